@@ -1,0 +1,54 @@
+"""On-demand features: the use case's own functions, called the same way for a million past rows and for one request.
+
+Feast calls the same functions when its SDK is used directly; here they get only the columns they read. This module
+knows nothing of Feast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from features.plan import OnDemandPlan, ReadPlan
+from millrace.errors import FeatureError
+from millrace.usecase import OnDemand, UseCase
+
+
+def bind_functions(plan: ReadPlan, use_case: UseCase) -> list[tuple[OnDemandPlan, OnDemand]]:
+    """Each on-demand view of the plan with its function; `FeatureError` if the use case no longer has it."""
+    known = {function.__name__: function for function in use_case.on_demand}
+    lost = [view.function for view in plan.on_demand if view.function not in known]
+    if lost:
+        raise FeatureError(
+            f"The model reads the on-demand function {', '.join(lost)}, which the use case no longer has.",
+            looked=f"on_demand of {use_case.name!r} names: {', '.join(known) or 'none'}.",
+            todo="Put the function back, or train a new model: millrace train NAME.",
+        )
+    return [(view, known[view.function]) for view in plan.on_demand]
+
+
+def compute(
+    view: OnDemandPlan, function: OnDemand, keys: Sequence[str], column: Callable[[str], list[Any]], rows: int
+) -> Mapping[str, list[Any]]:
+    """The on-demand features of some rows; `column` gives a column's values, `keys` are the rows' join keys.
+
+    As with Feast, a function may read its declared inputs, the features of its source views, and the join keys. Raises
+    `FeatureError` when it fails or its answer has not one value a row for each feature.
+    """
+    names = dict.fromkeys((*(item.name for item in view.inputs), *view.reads, *keys))
+    try:
+        answer = function({name: column(name) for name in names})
+    except Exception as error:
+        raise FeatureError(
+            f"The on-demand function {view.function} failed: {type(error).__name__}: {error}.",
+            looked=f"It was given {rows:,} rows of {', '.join(names)}.",
+            todo="A value may be None: an input that was null, a feature that is missing or expired.",
+        ) from error
+    for feature in view.features:
+        if len(answer.get(feature.name, ())) != rows:
+            raise FeatureError(
+                f"The on-demand function {view.function} gave no list of {rows:,} values for {feature.name}.",
+                looked=f"It answered: {', '.join(answer)}.",
+                todo="Return one value a row for each feature of the on-demand view's schema.",
+            )
+    return answer

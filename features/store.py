@@ -1,0 +1,78 @@
+"""Where a use case's Feast registry and online rows lie, and Feast's store opened on our plugins.
+
+Opening the rows imports no Feast; opening Feast's store takes the seconds that Feast needs.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.online_store import RowStore
+from millrace.settings import Settings
+from millrace.usecase import UseCase
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+
+def repo_folder(use_case: UseCase, settings: Settings) -> Path:
+    """Where the use case's Feast registry and SQLite online store lie; made if absent."""
+    folder = settings.folder("feast") / use_case.name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def online_path(use_case: UseCase, settings: Settings) -> Path:
+    """The SQLite file of the use case's online store."""
+    return repo_folder(use_case, settings) / "online.db"
+
+
+def online_namespace(use_case: UseCase, settings: Settings) -> str:
+    """What every Redis key of the use case begins with."""
+    return f"{settings.redis_prefix}:{use_case.name}"
+
+
+def open_rows(use_case: UseCase, settings: Settings) -> RowStore:
+    """The packed rows of the use case's online store, without Feast."""
+    if settings.online_store == "redis":
+        from features.redis_store import RedisRows
+
+        return RedisRows(settings.redis_url, online_namespace(use_case, settings))
+    from features.sqlite_store import SqliteRows
+
+    return SqliteRows(online_path(use_case, settings))
+
+
+def open_store(use_case: UseCase, settings: Settings, *, at: datetime | None = None) -> FeatureStore:
+    """Feast's own store on our offline and online plugins.
+
+    `at` is the instant that online reads ask for: a value is missing if it had expired by then, or was not yet known
+    (None: now).
+    """
+    from feast import FeatureStore, RepoConfig
+
+    folder = repo_folder(use_case, settings)
+    return FeatureStore(
+        config=RepoConfig(
+            project=use_case.name,
+            provider="local",
+            registry={"registry_type": "file", "path": str(folder / "registry.db"), "cache_ttl_seconds": 600},
+            offline_store={"type": "features.offline_store.PolarsOfflineStore", "options": settings.lake_options},
+            online_store=_online_config(use_case, settings) | {"at": at},
+            entity_key_serialization_version=3,
+            materialization_config={"pull_latest_features": True},
+        )
+    )
+
+
+def _online_config(use_case: UseCase, settings: Settings) -> dict[str, Any]:
+    if settings.online_store == "redis":
+        return {
+            "type": "features.feast_online.PackedRedisOnlineStore",
+            "url": settings.redis_url,
+            "namespace": online_namespace(use_case, settings),
+        }
+    path = str(online_path(use_case, settings))
+    return {"type": "features.feast_online.PackedSqliteOnlineStore", "path": path}

@@ -1,0 +1,173 @@
+"""Training sets: population rows, their features as of each row's own instant, and the labels known by `as_of`.
+
+One instant counts for a row: `event_time` here is the moment of prediction (the source's event time less the
+population's lead), and features see only what had happened and was known by then. Batch scoring joins the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from features.on_demand import bind_functions, compute
+from features.plan import FeaturePlan, OnDemandPlan, ReadPlan, read_plan
+from features.store import open_store
+from features.tables import table_name
+from features.views import POLARS_TYPES
+from millrace.errors import FeatureError, NoDataError
+from millrace.lake import Lake
+from millrace.settings import Settings
+from millrace.usecase import EVENT_TIME, KNOWN_AT, LABEL, UseCase
+
+LABEL_KNOWN_AT = "label_known_at"
+"""Column of a training set: since when the label exists (UTC)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Labelled rows with what they were made from.
+
+    `frame` is sorted by `event_time` (the moment of prediction) and has the population's columns, one column for each
+    of `features`, `label` (Int8, 0 or 1) and `label_known_at`. `versions` are those of the lake's tables that were
+    read. `unlabelled` rows of the population had no label by `as_of` and are not in the frame.
+    """
+
+    frame: pl.DataFrame
+    features: tuple[str, ...]
+    versions: dict[str, int]
+    unlabelled: int
+
+
+def population_rows(
+    use_case: UseCase, lake: Lake, *, since: datetime, until: datetime, as_of: datetime
+) -> pl.DataFrame:
+    """The population's rows known at `as_of` whose moment of prediction lies in [since, until), in its order.
+
+    The column `event_time` is that moment (UTC); the source's other columns follow, without `known_at`. Raises
+    `NoDataError` when the population's source has not been ingested.
+    """
+    population = use_case.population
+    rows = _known(use_case, lake, population.source.name, as_of)
+    moment = (pl.col(EVENT_TIME) - population.lead).alias(EVENT_TIME)
+    return (
+        rows.drop(KNOWN_AT)
+        .with_columns(moment)
+        .filter(pl.col(EVENT_TIME) >= since, pl.col(EVENT_TIME) < until)
+        .sort(EVENT_TIME, *population.source.key)
+        .collect()
+    )
+
+
+def labels(use_case: UseCase, lake: Lake, *, as_of: datetime) -> pl.DataFrame:
+    """The outcomes known at `as_of`: the population's key columns, `label` (Int8, 0 or 1) and `label_known_at` (UTC).
+
+    Rows without an outcome are left out. Raises `NoDataError` when the label's source has not been ingested,
+    `FeatureError` when the label has another value than 0 and 1.
+    """
+    label = use_case.label
+    rows = _known(use_case, lake, label.source.name, as_of)
+    found = rows.select(
+        *label.source.key, pl.col(label.column).cast(pl.Int8).alias(LABEL), pl.col(KNOWN_AT).alias(LABEL_KNOWN_AT)
+    )
+    frame = found.drop_nulls(LABEL).collect()
+    if not frame[LABEL].is_in([0, 1]).all():
+        raise FeatureError(
+            f"The label {label.column!r} of {use_case.name!r} has other values than 0 and 1.",
+            looked=f"It lies in the table raw/{label.source.name}.",
+            todo="Make it boolean, or 0 and 1, in the source's read function.",
+        )
+    return frame
+
+
+def historical_features(use_case: UseCase, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` in their order with one column per feature of the FeatureService, as of each row's `event_time` (UTC).
+
+    `rows` have the join keys and the request's inputs. Absent and expired values are null. A column of `rows` that has
+    a feature's name is replaced. Raises `FeatureError` when a column or a feature table is missing.
+    """
+    return _joined(use_case, settings, rows)[0]
+
+
+def _joined(use_case: UseCase, settings: Settings, rows: pl.DataFrame) -> tuple[pl.DataFrame, ReadPlan]:
+    store = open_store(use_case, settings)
+    plan = read_plan(use_case, store)
+    needed = [*plan.row_types, EVENT_TIME]
+    missing = [name for name in needed if name not in rows.columns]
+    if missing:
+        raise FeatureError(
+            f"The rows to join features to lack the column {', '.join(missing)}.",
+            looked=f"They have {', '.join(rows.columns)}.",
+            todo=f"Let the population's source {use_case.population.source.name!r} return it.",
+        )
+    entities = rows.select(needed).to_pandas(use_pyarrow_extension_array=True)
+    job = store.get_historical_features(entities, store.get_feature_service(plan.service))
+    joined = _on_demand(plan, use_case, job.to_polars().select(pl.exclude(EVENT_TIME)))
+    return rows.drop(plan.features, strict=False).with_columns(joined.select(plan.features).get_columns()), plan
+
+
+def training_set(
+    use_case: UseCase, settings: Settings, lake: Lake, *, since: datetime, until: datetime, as_of: datetime
+) -> TrainingSet:
+    """The population's rows with a moment of prediction in [since, until), their features, and their labels at `as_of`.
+
+    Raises `NoDataError` when there is not one labelled row.
+    """
+    versions = {name: lake.version(name) for name in _tables(use_case) if lake.exists(name)}
+    population = population_rows(use_case, lake, since=since, until=until, as_of=as_of)
+    key = list(use_case.population.source.key)
+    clash = [name for name in (LABEL, LABEL_KNOWN_AT) if name in population.columns]
+    known = labels(use_case, lake, as_of=as_of)
+    labelled = population.drop(clash).join(known, on=key, how="inner", maintain_order="left")
+    if labelled.is_empty():
+        raise NoDataError(
+            f"There is no labelled row of {use_case.name!r} to learn from.",
+            looked=f"{population.height:,} rows are predicted from {since:%Y-%m-%d} to {until:%Y-%m-%d}; "
+            f"by {as_of:%Y-%m-%d %H:%M} UTC none of them has a label.",
+            todo="Ingest more, or train as of a later moment: millrace train NAME --as-of …",
+        )
+    frame, plan = _joined(use_case, settings, labelled)
+    return TrainingSet(frame, plan.features, versions, population.height - labelled.height)
+
+
+def _tables(use_case: UseCase) -> list[str]:
+    return [f"raw/{source.name}" for source in use_case.sources] + [
+        table_name(table) for table in use_case.feature_tables
+    ]
+
+
+def _known(use_case: UseCase, lake: Lake, source: str, as_of: datetime) -> pl.LazyFrame:
+    table = f"raw/{source}"
+    if not lake.exists(table):
+        raise NoDataError(
+            f"Nothing of the source {source!r} of {use_case.name!r} has been ingested.",
+            looked=f"The lake {lake.root} holds {', '.join(lake.tables()) or 'no table'}.",
+            todo="Ingest first: millrace ingest NAME --as-of …",
+        )
+    return lake.scan(table).filter(pl.col(KNOWN_AT) <= as_of)
+
+
+def _on_demand(plan: ReadPlan, use_case: UseCase, frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with the on-demand features, computed by the functions that serving calls."""
+    for view, function in bind_functions(plan, use_case):
+        answer = compute(view, function, plan.join_keys, partial(_values, frame), frame.height)
+        frame = frame.with_columns(_series(view, feature, answer[feature.name]) for feature in view.features)
+    return frame
+
+
+def _values(frame: pl.DataFrame, name: str) -> list[Any]:
+    return frame[name].to_list()
+
+
+def _series(view: OnDemandPlan, feature: FeaturePlan, values: list[Any]) -> pl.Series:
+    try:
+        return pl.Series(feature.name, values, POLARS_TYPES.get(feature.dtype))
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise FeatureError(
+            f"The on-demand function {view.function} gave values for {feature.name} that are not {feature.dtype}.",
+            looked=str(error).splitlines()[0],
+            todo="Return values of the type that the on-demand view's schema declares, or None.",
+        ) from error

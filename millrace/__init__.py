@@ -1,0 +1,64 @@
+"""Millrace: from a folder of plain Python to a model that is served, watched and kept good.
+
+This is all that a use case may import. Importing it reads no file but the search path: it checks that the rooms
+(`features`, `serving`, …) are ours, since they have plain names that another folder could shadow.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from millrace.errors import MillraceError, SourceError, UseCaseError
+from millrace.usecase import (
+    Budget,
+    Candidate,
+    FeatureTable,
+    Label,
+    ModelInput,
+    Monitor,
+    Population,
+    Retrain,
+    Schedule,
+    Source,
+    TorchCandidate,
+    Training,
+    UseCase,
+    at_least,
+    at_most,
+)
+
+__all__ = [
+    "Budget",
+    "Candidate",
+    "FeatureTable",
+    "Label",
+    "MillraceError",
+    "ModelInput",
+    "Monitor",
+    "Population",
+    "Retrain",
+    "Schedule",
+    "Source",
+    "SourceError",
+    "TorchCandidate",
+    "Training",
+    "UseCase",
+    "UseCaseError",
+    "at_least",
+    "at_most",
+]
+
+_HOME = Path(__file__).resolve().parent.parent
+
+
+def _check_rooms() -> None:
+    for room in ("features", "training", "serving", "monitoring", "pipelines"):
+        spec = find_spec(room)
+        found = Path(spec.origin).resolve().parent if spec and spec.origin else None
+        if found != _HOME / room:
+            raise ImportError(
+                f"Millrace's package {room!r} is shadowed: Python finds {found or 'nothing'} instead of {_HOME / room}. "
+                "Rename that folder or take it off PYTHONPATH."
+            )
+
+
+_check_rooms()

@@ -1,0 +1,238 @@
+"""What the command line prints: one outcome as a table for people or as JSON for machines, progress, and errors.
+
+Outcomes arrive as plain dicts (scalars, and lists of dicts for tables) and are shown generically, so that people and
+machines see the same facts. Knows nothing of what the facts mean, but for the replay's table.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from millrace.errors import MillraceError
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+def show(outcome: Mapping[str, Any], json: bool) -> None:
+    """Print an outcome: scalars as a list of facts, each list of dicts as a table; or all of it as JSON."""
+    if json:
+        show_json(outcome)
+        return
+    facts = {name: value for name, value in outcome.items() if not _is_table(value)}
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        grid.add_row(f"[dim]{_words(name)}[/dim]", _text(value))
+    _out.print(grid)
+    for name, value in outcome.items():
+        if _is_table(value):
+            _out.print(_table(_words(name), value))
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON value; times are ISO 8601 in UTC."""
+    _out.file.write(jsonlib.dumps(value, default=_plain, allow_nan=False) + "\n")
+
+
+def show_error(error: MillraceError, json: bool) -> None:
+    """Print what is wrong, where we looked and what to type next, on standard error."""
+    if json:
+        print(  # noqa: T201  # the command line's own output
+            jsonlib.dumps({"error": type(error).__name__, "what": error.what, "looked": error.looked, "todo": error.todo}),
+            file=sys.stderr,
+        )
+        return
+    _err.print(f"[bold red]Error:[/bold red] {_escape(str(error))}", soft_wrap=True)
+
+
+def show_findings(findings: Sequence[Any], json: bool) -> None:
+    """Print the doctor's findings: what was looked at, what was found, what to type."""
+    if json:
+        show_json([finding.as_dict() for finding in findings])
+        return
+    for finding in findings:
+        mark = "[green]ok[/green]     " if finding.ok else "[red]missing[/red]"
+        _out.print(f"{mark} {_escape(finding.what)}: {_escape(finding.found)}", soft_wrap=True)
+        if not finding.ok:
+            _out.print(f"        [bold]{_escape(finding.todo)}[/bold]", soft_wrap=True)
+
+
+def show_replay(summary: Mapping[str, Any], path: Path, json: bool) -> None:
+    """Print a replay: the champion against its budget, then a line a week, live beside the first model left alone."""
+    if json:
+        show_json(summary)
+        return
+    _out.print(_budget_table(summary["champion"]))
+    _out.print(_weeks_table(summary["windows"]))
+    online = summary.get("online")
+    if online:
+        _out.print(
+            f"Online: {online['requests']} requests, {online['errors']} errors, p50 {online['p50_ms']:.1f} ms, "
+            f"p99 {online['p99_ms']:.1f} ms; largest difference to offline: features "
+            f"{online['max_abs_feature_diff']:.1e}, scores {online['max_abs_score_diff']:.1e}."
+        )
+    promoted = sum(window["decision"] == "promoted" for window in summary["windows"])
+    _out.print(
+        f"Live beats the first model left alone by {summary['mean_log_loss_gain']:.4f} log loss a week on average, "
+        f"with {promoted} new champions in {len(summary['windows'])} weeks, in {summary['seconds']['total']:.0f} s."
+    )
+    _out.print(f"The same as JSON: {path}", soft_wrap=True)
+
+
+def read_rows(text: str) -> list[dict[str, Any]]:
+    """Rows to predict: a JSON object or a list of them, given as text, as a file's path, or on standard input (`-`)."""
+    try:
+        raw = sys.stdin.read() if text == "-" else text if text.lstrip()[:1] in "[{" else Path(text).read_text()
+        value = jsonlib.loads(raw)
+    except (OSError, ValueError) as error:
+        raise MillraceError(
+            f"The rows cannot be read: {error}.",
+            looked="Took the argument as JSON when it begins with { or [, otherwise as a file's path.",
+            todo='Write \'{"carrier": "UA", …}\', a file\'s path, or - for standard input.',
+        ) from error
+    rows = value if isinstance(value, list) else [value]
+    if not all(isinstance(row, dict) for row in rows):
+        raise MillraceError("Each row must be a JSON object.", todo='Write \'[{"carrier": "UA", …}, …]\'.')
+    return rows
+
+
+class ShownProgress:
+    """Progress of long work on standard error: a bar on a terminal, a line for each finished stage elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=_err,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._what, self._began = "", 0.0
+
+    def start(self, what: str, total: int = 1) -> None:
+        """A stage begins; it has `total` steps."""
+        self._what, self._began = what, time.monotonic()
+        self._bars.start()
+        self._task = self._bars.add_task(what, total=total, note="")
+
+    def advance(self, note: str = "") -> None:
+        """One step of it is done."""
+        if self._task is not None:
+            self._bars.update(self._task, advance=1, note=note)
+
+    def done(self, note: str = "") -> None:
+        """It is over; `note` says with what result."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+        self._bars.stop()
+        seconds = time.monotonic() - self._began
+        _err.print(f"[green]✓[/green] {self._what} [dim]{seconds:.1f} s[/dim] {_escape(note)}", soft_wrap=True)
+
+
+class SilentProgress:
+    """Progress that nobody watches."""
+
+    def start(self, what: str, total: int = 1) -> None:
+        """Nothing is shown."""
+
+    def advance(self, note: str = "") -> None:
+        """Nothing is shown."""
+
+    def done(self, note: str = "") -> None:
+        """Nothing is shown."""
+
+
+def progress(json: bool) -> ShownProgress | SilentProgress:
+    """Progress for people; silent when machines read."""
+    return SilentProgress() if json else ShownProgress()
+
+
+def _budget_table(champion: Mapping[str, Any]) -> Table:
+    table = Table(title=f"First champion: version {champion['version']}, {champion['candidate']}", title_justify="left")
+    for column in ("budget", "limit", "measured", ""):
+        table.add_column(column, justify="left" if column in ("budget", "") else "right")
+    for name, line in champion["budget"].items():
+        verdict = "[green]passed[/green]" if line["passed"] else "[red]failed[/red]"
+        table.add_row(name, _text(line["limit"]), _text(line["measured"]), verdict)
+    return table
+
+
+def _weeks_table(windows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="Week by week: the live loop beside the first champion left alone", title_justify="left")
+    for column in ("week from", "rows", "AUC live", "static", "log loss live", "static", "drifted", "decision"):
+        table.add_column(column, justify="left" if column in ("week from", "decision") else "right", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for window in windows:
+        figures = [window[name] for name in ("roc_auc_live", "roc_auc_static", "log_loss_live", "log_loss_static")]
+        table.add_row(
+            str(window["from"])[:10],
+            str(window["rows"]),
+            *("-" if figure is None else f"{figure:.4f}" for figure in figures),
+            str(len(window["drifted"])),
+            window["decision"],
+            _escape(window["reason"]),
+        )
+    return table
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    numeric = {name for name in columns if all(isinstance(row.get(name), int | float | None) for row in rows)}
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(_words(name), justify="right" if name in numeric else "left")
+    for row in rows:
+        table.add_row(*(_text(row.get(name)) for name in columns))
+    return table
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and bool(value) and isinstance(value[0], Mapping)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M} UTC"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_words(name)} {_text(item)}" for name, item in value.items()) or "-"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_text(item) for item in value) or "-"
+    return _escape(str(value))
+
+
+def _words(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def _escape(text: str) -> str:
+    """Rich reads square brackets as markup; what we print is text."""
+    return text.replace("[", "\\[")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,0 +1,126 @@
+"""The tables of the platform's own database.
+
+Rows are what the platform did (runs, batches of decisions, windows) and what it serves (models); data itself is in the
+lake. Times are timezone-aware UTC on every database, SQLite included.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKeyConstraint, Index, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A timezone-aware instant; SQLite keeps no zone, so it is stored there as UTC and read back as UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; a naive time is a bug of the caller and refused."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """With its zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(MappedAsDataclass, DeclarativeBase):
+    """Rows are dataclasses: what a query returns is detached and plain."""
+
+    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON, list[str]: JSON, str: String(255)}  # noqa: RUF012  # SQLAlchemy reads it from the class
+
+
+class ModelRow(Base):
+    """One registered version of a use case's model; `status` is challenger, champion, retired or refused."""
+
+    __tablename__ = "models"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    candidate: Mapped[str]
+    run_id: Mapped[str]
+    bundle: Mapped[str] = mapped_column(String(1024))
+    digest: Mapped[str]
+    as_of: Mapped[datetime]
+    created_at: Mapped[datetime]
+    status: Mapped[str]
+    quality: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    cost: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    verdict: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+
+
+class DecisionRow(Base):
+    """Something the platform did by itself and why; one that concerns a model names its version."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (
+        ForeignKeyConstraint(["use_case", "version"], ["models.use_case", "models.version"]),
+        Index("decisions_by_time", "use_case", "as_of"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    use_case: Mapped[str]
+    as_of: Mapped[datetime]
+    action: Mapped[str]
+    reason: Mapped[str] = mapped_column(String(4096))
+    created_at: Mapped[datetime]
+    version: Mapped[int | None] = mapped_column(default=None)
+    evidence: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+
+
+class WindowRow(Base):
+    """One monitoring pass: what was seen in [start, end) and what was decided. Passing again over it replaces the row."""
+
+    __tablename__ = "windows"
+
+    use_case: Mapped[str] = mapped_column(primary_key=True)
+    start: Mapped[datetime] = mapped_column(primary_key=True)
+    end: Mapped[datetime] = mapped_column(primary_key=True)
+    version: Mapped[int]
+    rows: Mapped[int]
+    labelled: Mapped[int]
+    action: Mapped[str]
+    reason: Mapped[str] = mapped_column(String(4096))
+    created_at: Mapped[datetime]
+    metrics: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    drifted: Mapped[list[str]] = mapped_column(default_factory=list)
+
+
+class RunRow(Base):
+    """One piece of work of the platform; `state` is running, done or failed. A run whose process died stays running
+    until its lease is taken over."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index("runs_by_kind", "use_case", "kind", "started_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    use_case: Mapped[str]
+    kind: Mapped[str]
+    as_of: Mapped[datetime]
+    started_at: Mapped[datetime]
+    state: Mapped[str]
+    ended_at: Mapped[datetime | None] = mapped_column(default=None)
+    detail: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+
+
+class LeaseRow(Base):
+    """Who may do a piece of work that only one process may do; free once `expires_at` has passed."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    host: Mapped[str]
+    pid: Mapped[int]
+    expires_at: Mapped[datetime]

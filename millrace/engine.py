@@ -1,0 +1,137 @@
+"""Runs a model over encoded rows: ONNX Runtime, or scikit-learn read with skops against our own list of types.
+
+An engine takes the contract's matrix and gives the probability of outcome 1. It knows nothing of features, requests or
+time. Nothing is unpickled: skops builds only types that it or `ALLOWED` names, whatever the artefact asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millrace.errors import BundleError
+
+Matrix = NDArray[np.float32]
+Scores = NDArray[np.float64]
+
+ALLOWED: tuple[str, ...] = (
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "numpy.dtype",
+    "functools.partial",  # of check_array, in a gradient boosting with declared categories
+    "sklearn.utils.validation.check_array",
+)
+"""Types beyond skops' own defaults (numpy's arrays, scikit-learn's public estimators) that a native model may hold."""
+
+
+class Engine(Protocol):
+    """What predicts. `name` is `onnx` or `skops`."""
+
+    name: str
+
+    def predict(self, matrix: Matrix) -> Scores:
+        """Probability of outcome 1, float64 (rows,), of a float32 matrix (rows, inputs) as the contract encodes it."""
+
+
+class _Contract(Protocol):
+    @property
+    def engine(self) -> Literal["onnx", "skops"]: ...
+    @property
+    def inputs(self) -> Sequence[Any]: ...
+
+
+class Model(Protocol):
+    """What an engine is opened from: a `millrace.bundle.Bundle`."""
+
+    @property
+    def contract(self) -> _Contract:
+        """Its `engine` and `inputs` are used."""
+
+    def model(self) -> bytes:
+        """The model's verified bytes."""
+
+
+def open_engine(bundle: Model, *, threads: int = 1) -> Engine:
+    """The engine that the bundle's contract names, ready to predict; one prediction uses at most `threads` threads.
+
+    Raises `BundleError` when the model cannot be loaded or does not fit the contract.
+    """
+    return load_engine(bundle.contract.engine, bundle.model(), inputs=len(bundle.contract.inputs), threads=threads)
+
+
+def load_engine(kind: Literal["onnx", "skops"], model: bytes, *, inputs: int, threads: int = 1) -> Engine:
+    """The engine of a model's bytes, which the caller trusts to be what they were when they were written."""
+    if kind == "onnx":
+        return OnnxEngine(model, inputs=inputs, threads=threads)
+    return SkopsEngine(model)
+
+
+class OnnxEngine:
+    """An ONNX Runtime session on the CPU.
+
+    Threads do not spin while they wait: spinning costs a core for each idle model. The arena is off: it keeps the memory of
+    the largest batch ever seen, and one row takes the same time without it.
+    """
+
+    name = "onnx"
+
+    def __init__(self, model: bytes, *, inputs: int, threads: int = 1) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = 3
+        for pool in ("intra_op", "inter_op"):
+            options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's exceptions share no base of their own
+            raise BundleError(f"The ONNX model cannot be loaded: {str(error).splitlines()[0]}") from error
+        self._input, self._output = _names(self._session, inputs)
+
+    def predict(self, matrix: Matrix) -> Scores:
+        """See `Engine.predict`."""
+        output = self._session.run(self._output, {self._input: matrix})[0]
+        scores = output[:, 1] if output.ndim == 2 else output
+        return scores.astype(np.float64)  # type: ignore[no-any-return]  # the runtime ships no types
+
+
+class SkopsEngine:
+    """A scikit-learn estimator's own `predict_proba`, for models whose ONNX export was not equal."""
+
+    name = "skops"
+
+    def __init__(self, model: bytes) -> None:
+        from skops.io import loads
+        from skops.io.exceptions import UntrustedTypesFoundException
+
+        try:
+            self._estimator = loads(model, trusted=list(ALLOWED))
+        except UntrustedTypesFoundException as error:
+            raise BundleError(
+                f"The native model holds types that are not on Millrace's list: {error}.",
+                todo="Give the candidate an estimator that exports to ONNX, or one made of scikit-learn's own parts.",
+            ) from error
+        except Exception as error:  # a damaged archive raises whatever its first broken part does
+            raise BundleError(f"The native model cannot be loaded: {type(error).__name__}: {error}.") from error
+
+    def predict(self, matrix: Matrix) -> Scores:
+        """See `Engine.predict`."""
+        return np.asarray(self._estimator.predict_proba(matrix)[:, 1], dtype=np.float64)
+
+
+def _names(session: Any, inputs: int) -> tuple[str, list[str]]:
+    """The names of the one input and of the output that holds probabilities; `BundleError` when they do not fit."""
+    given, outputs = session.get_inputs(), session.get_outputs()
+    found = f"It takes {', '.join(f'{one.name} {one.type} {one.shape}' for one in given)}."
+    if len(given) != 1 or given[0].type != "tensor(float)" or list(given[0].shape[1:]) != [inputs]:
+        raise BundleError(f"The ONNX model does not take one float32 matrix of {inputs} columns.", looked=found)
+    if len(outputs) != 1 or outputs[0].type not in ("tensor(float)", "tensor(double)"):
+        raise BundleError(
+            "The ONNX model does not give probabilities alone.", looked=f"It gives {len(outputs)} outputs."
+        )
+    return given[0].name, [outputs[0].name]

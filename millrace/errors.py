@@ -1,0 +1,84 @@
+"""Every error Millrace raises on purpose, in one tree.
+
+    MillraceError                what went wrong, where we looked, what to type next
+    ├── UseCaseError             a use-case folder has a missing part or a wrong type
+    ├── SettingsError            a setting has an impossible value
+    ├── SourceError              a source file is missing, malformed or breaks its schema
+    ├── LakeError                a table or a version of it does not exist
+    ├── NoDataError              nothing was known yet at the moment asked for
+    ├── FeatureError             a feature view, table or store cannot answer
+    ├── TrainingError            a candidate cannot be fitted, exported or measured
+    ├── BundleError              a model bundle is damaged, unsigned or not ours
+    ├── NoChampionError          no model serves this use case yet
+    ├── GateError                a model that failed its budget was to be promoted
+    ├── BusyError                another process holds what this one needs
+    └── RequestError             a prediction request is wrong (carries an HTTP status and the field)
+
+They are raised early and caught at the edges: the command line prints one paragraph and exits with `exit_code`; the
+server answers with its one JSON error shape.
+"""
+
+
+class MillraceError(Exception):
+    """Base of the tree.
+
+    `what` says what is wrong, `looked` where we looked and what we found there, `todo` what to type next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, looked: str = "", todo: str = "") -> None:
+        self.what, self.looked, self.todo = what, looked, todo
+        super().__init__(" ".join(part for part in (what, looked, todo) if part))
+
+
+class UseCaseError(MillraceError):
+    exit_code = 2
+
+
+class SettingsError(MillraceError):
+    exit_code = 2
+
+
+class SourceError(MillraceError):
+    exit_code = 3
+
+
+class LakeError(MillraceError):
+    exit_code = 4
+
+
+class NoDataError(MillraceError):
+    exit_code = 4
+
+
+class FeatureError(MillraceError):
+    exit_code = 5
+
+
+class TrainingError(MillraceError):
+    exit_code = 6
+
+
+class BundleError(MillraceError):
+    exit_code = 7
+
+
+class NoChampionError(MillraceError):
+    exit_code = 7
+
+
+class GateError(MillraceError):
+    exit_code = 8
+
+
+class BusyError(MillraceError):
+    exit_code = 9
+
+
+class RequestError(MillraceError):
+    """A request that cannot be answered as asked; `field` names the offending input, never its value."""
+
+    def __init__(self, status: int, what: str, *, field: str = "", looked: str = "", todo: str = "") -> None:
+        self.status, self.field = status, field
+        super().__init__(what, looked=looked, todo=todo)

@@ -1,0 +1,295 @@
+"""The lake: versioned tables (Delta Lake, read with polars) of raw, quarantined, feature, prediction and label rows.
+
+A commit that belongs to a batch carries the batch's name as a Delta application transaction, in the same atomic commit
+as the rows: a batch is in the table entirely or not at all, and a second commit of it is a no-op that says so. A cursor
+(how far a table has been filled) and other marks travel in the same commit. This module knows nothing of use cases,
+schemas or time beyond the two columns every table has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from millrace.delta_types import storable
+from millrace.errors import BusyError, LakeError
+from millrace.settings import Settings
+from millrace.usecase import KNOWN_AT
+
+if TYPE_CHECKING:
+    from deltalake import CommitProperties, DeltaTable
+
+_CURSOR = "millrace.cursor"
+"""Application transaction whose version is the cursor, in microseconds since 1970 (UTC)."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ATTEMPTS = 20
+"""How often a commit is tried again after another writer won the race for the next version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a write did: the table's version after it, the rows it inserted or updated.
+
+    `repeated`: the batch was already in the table and nothing was written (`rows` is 0).
+    """
+
+    table: str
+    version: int
+    rows: int
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """What a commit leaves in the log beside its rows."""
+
+    batch: str | None = None
+    cursor: datetime | None = None
+    more: Mapping[str, int] = field(default_factory=dict)
+
+    def properties(self) -> CommitProperties:
+        from deltalake import CommitProperties, Transaction
+
+        transactions = [Transaction(self.batch, 1)] if self.batch else []
+        if self.cursor is not None:
+            transactions.append(Transaction(_CURSOR, (self.cursor - _EPOCH) // timedelta(microseconds=1)))
+        transactions += [Transaction(name, value) for name, value in self.more.items()]
+        return CommitProperties(app_transactions=transactions)
+
+
+class Lake:
+    """The tables below one root: a folder, or an object-store URL with its storage options.
+
+    Table names are paths such as `raw/flights`. Every writer may run at the same time as any other: Delta's optimistic
+    commits decide who is first, the others read the new version and try again.
+    """
+
+    def __init__(self, root: str, options: Mapping[str, str] | None = None) -> None:
+        self.root = root.rstrip("/")
+        self.options = dict(options or {})
+
+    def uri(self, table: str) -> str:
+        """Where a table lies."""
+        return f"{self.root}/{table}"
+
+    def exists(self, table: str) -> bool:
+        """Whether a table has been written at least once."""
+        from deltalake import DeltaTable
+
+        return bool(DeltaTable.is_deltatable(self.uri(table), self.options))
+
+    def tables(self) -> list[str]:
+        """The names of all tables, sorted."""
+        if "://" not in self.root:
+            logs = Path(self.root).glob("**/_delta_log")
+            return sorted(log.parent.relative_to(self.root).as_posix() for log in logs)
+        from deltalake.fs import DeltaStorageHandler
+        from pyarrow.fs import FileSelector, PyFileSystem
+
+        files = PyFileSystem(DeltaStorageHandler(self.root, self.options)).get_file_info(
+            FileSelector("", recursive=True)
+        )
+        return sorted({file.path.split("/_delta_log/")[0] for file in files if "/_delta_log/" in file.path})
+
+    def version(self, table: str) -> int:
+        """The number of the newest version; `LakeError` when there is no such table."""
+        return int(self._open(table).version())
+
+    def cursor(self, table: str) -> datetime | None:
+        """How far the table has been filled, by its last commit with a cursor; `None` without a table or a cursor."""
+        at = self.mark(table, _CURSOR)
+        return None if at is None else _EPOCH + timedelta(microseconds=at)
+
+    def mark(self, table: str, name: str) -> int | None:
+        """The number that the last commit with the mark `name` left; `None` without a table or such a mark."""
+        return self._open(table).transaction_version(name) if self.exists(table) else None
+
+    def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
+        """The table's rows, lazily, as of its newest or a given version.
+
+        Raises `LakeError` when the table or the version does not exist.
+        """
+        return pl.scan_delta(self._open(table, version))
+
+    def changes(self, table: str, *, since: int) -> pl.LazyFrame:
+        """The rows of the newest version that the version `since` did not have, in files that are not shared by both.
+
+        A row that was rewritten unchanged is not among them. Raises `LakeError` when `since` is gone.
+        """
+        now, then = self._open(table), self._open(table, since)
+        files, before = set(now.file_uris()), set(then.file_uris())
+        rows = self._files(now, files - before)
+        if before <= files:
+            return rows
+        return rows.join(self._files(now, before - files), on=list(rows.collect_schema()), how="anti", nulls_equal=True)
+
+    def _schema(self, now: DeltaTable | None) -> pl.Schema:
+        return pl.Schema() if now is None else pl.scan_delta(now).collect_schema()
+
+    def _files(self, table: DeltaTable, files: set[str]) -> pl.LazyFrame:
+        schema = self._schema(table)
+        if not files:
+            return pl.LazyFrame(schema=schema)
+        return pl.scan_parquet(sorted(files), schema=schema, missing_columns="insert", storage_options=self.options)
+
+    def append(
+        self, table: str, frame: pl.DataFrame, *, batch: str | None = None, cursor: datetime | None = None
+    ) -> Commit:
+        """Add rows, all of them. New columns are null in older rows; a column of another type raises `LakeError`."""
+        marks = _Marks(batch, cursor)
+
+        def write(now: DeltaTable | None) -> int:
+            return self._write(table, now, frame, marks, mode="append", schema_mode="merge")
+
+        return self._commit(table, batch, write)
+
+    def merge(
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        *,
+        key: Sequence[str],
+        batch: str | None = None,
+        cursor: datetime | None = None,
+    ) -> Commit:
+        """Insert rows with a new key and update those whose `known_at` is newer than the stored one; keep the others.
+
+        Of several rows with one key in `frame` the newest `known_at` counts (the last of equal ones). A null in a key
+        column raises `LakeError`. Earlier values stay readable at earlier versions.
+        """
+        newest = _newest(table, frame, key)
+        marks = _Marks(batch, cursor)
+
+        def write(now: DeltaTable | None) -> int:
+            if now is None:
+                return self._write(table, None, newest, marks)
+            return _upsert(now, storable(newest, self._schema(now), self.uri(table)), key, marks)
+
+        return self._commit(table, batch, write)
+
+    def replace(
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        *,
+        where: str | None = None,
+        batch: str | None = None,
+        marks: Mapping[str, int] | None = None,
+    ) -> Commit:
+        """Put `frame` in the place of the rows that the SQL predicate `where` selects; with None, of the whole table.
+
+        Every row of `frame` must itself satisfy the predicate. One atomic commit: readers see the old rows or the new.
+        `marks` are numbers to find again with `mark`.
+        """
+        left = _Marks(batch, None, marks or {})
+
+        def write(now: DeltaTable | None) -> int:
+            mode: dict[str, Any] = {"schema_mode": "overwrite"} if where is None else {"predicate": where}
+            return self._write(table, now, frame, left, mode="overwrite", **mode)
+
+        return self._commit(table, batch, write)
+
+    def _write(self, table: str, now: DeltaTable | None, frame: pl.DataFrame, marks: _Marks, **mode: Any) -> int:
+        """Write the frame as `mode` says, or create the table (which fails if another writer just did)."""
+        from deltalake import write_deltalake
+
+        free = now is None or mode.get("schema_mode") == "overwrite"
+        write_deltalake(
+            self.uri(table) if now is None else now,
+            storable(frame, self._schema(None if free else now), self.uri(table)),
+            storage_options=self.options,
+            commit_properties=marks.properties(),
+            **({"mode": "error"} if now is None else mode),
+        )
+        return frame.height
+
+    def _open(self, table: str, version: int | None = None) -> DeltaTable:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        try:
+            return DeltaTable(self.uri(table), version=version, storage_options=self.options)
+        except TableNotFoundError as error:
+            raise LakeError(
+                f"The lake has no table {table!r}.",
+                looked=f"It would lie at {self.uri(table)}; the lake holds {', '.join(self.tables()) or 'no table'}.",
+                todo="Fill it first: `millrace ingest NAME` writes raw tables, `millrace materialize NAME` features.",
+            ) from error
+        except DeltaError as error:
+            wanted = "" if version is None else f" at version {version}"
+            raise LakeError(
+                f"The table {table!r} cannot be read{wanted}: {_first_line(error)}.",
+                looked=f"It lies at {self.uri(table)}.",
+                todo="Ask for a version that exists; the newest is the default.",
+            ) from error
+
+    def _commit(self, table: str, batch: str | None, write: Callable[[DeltaTable | None], int]) -> Commit:
+        """Run `write` on the newest version, again if another writer was first, not at all if the batch is there."""
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        for _ in range(_ATTEMPTS):
+            now = self._open(table) if self.exists(table) else None
+            if now is not None and batch is not None and now.transaction_version(batch) is not None:
+                return Commit(table, now.version(), 0, True)
+            try:
+                rows = write(now)
+            except CommitFailedError:
+                continue
+            except DeltaError as error:
+                if now is None and self.exists(table):
+                    continue
+                raise LakeError(
+                    f"The rows do not fit the table {table!r}: {_first_line(error)}.",
+                    looked=f"It lies at {self.uri(table)}.",
+                ) from error
+            return Commit(table, self.version(table), rows, False)
+        raise BusyError(
+            f"The table {table!r} is being written by others without a pause.",
+            looked=f"{_ATTEMPTS} attempts to commit to {self.uri(table)} lost the race.",
+            todo="Type the same command again later; nothing of it was written.",
+        )
+
+
+def open_lake(settings: Settings, use_case_name: str) -> Lake:
+    """The lake of one use case."""
+    return Lake(f"{settings.lake}/{use_case_name}", settings.lake_options)
+
+
+def _upsert(now: DeltaTable, frame: pl.DataFrame, key: Sequence[str], marks: _Marks) -> int:
+    """Merge `frame` into the table; a merge that changes nothing still commits its marks."""
+    from deltalake import write_deltalake
+
+    before = now.version()
+    did: dict[str, Any] = (
+        now.merge(
+            frame,
+            predicate=" AND ".join(f'target."{column}" = source."{column}"' for column in key),
+            source_alias="source",
+            target_alias="target",
+            merge_schema=True,
+            commit_properties=marks.properties(),
+        )
+        .when_matched_update_all(f'source."{KNOWN_AT}" > target."{KNOWN_AT}"')
+        .when_not_matched_insert_all()
+        .execute()
+    )
+    if now.version() == before and marks != _Marks():
+        write_deltalake(now, frame.clear(), mode="append", commit_properties=marks.properties())
+    return int(did["num_target_rows_inserted"] + did["num_target_rows_updated"])
+
+
+def _newest(table: str, frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """One row a key, the newest known."""
+    empty = [column for column in key if frame[column].null_count()]
+    if empty:
+        raise LakeError(f"Rows for the table {table!r} have no value in the key column {', '.join(empty)}.")
+    return frame.sort(KNOWN_AT, maintain_order=True).unique(list(key), keep="last", maintain_order=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")

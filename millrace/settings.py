@@ -1,0 +1,118 @@
+"""THE settings: everything that differs between one laptop and many machines, read once and passed in.
+
+Each field is the environment variable `MILLRACE_<FIELD>`; nothing else in Millrace reads the environment. The defaults
+are the embedded platform: SQLite and local files under `.millrace/`, one process, loopback only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from millrace.errors import SettingsError
+
+_QUIET: Mapping[str, str] = {
+    "DO_NOT_TRACK": "1",
+    "FEAST_USAGE": "False",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+}
+"""What the parts we stand on would otherwise send to their makers, or print over our own output. A value that the
+operator has set stays as it is."""
+
+
+class Settings(BaseSettings):
+    """One value of every setting, validated; `docs/settings.md` is generated from the descriptions below."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_", frozen=True, extra="forbid")
+
+    home: Path = Field(Path(".millrace"), description="Folder of the embedded platform's files.")
+    use_cases: Path = Field(Path("examples"), description="Folder in which a use case is looked up by name.")
+    database_url: str = Field(
+        "", description="The platform's own database; empty means SQLite in the home folder. Write `postgresql+psycopg://…`."
+    )
+    lake_url: str = Field("", description="Root of the lake: a folder or an object-store URL (`s3://…`); empty means the home folder.")
+    lake_options: dict[str, str] = Field(default_factory=dict, description="Storage options of the lake's object store, as JSON.")
+    mlflow_tracking_uri: str = Field("", description="MLflow's tracking server; empty means SQLite in the home folder.")
+    bundle_dir: Path | None = Field(None, description="Folder of the model bundles that servers open; empty means the home folder.")
+    online_store: Literal["sqlite", "redis"] = Field("sqlite", description="Where fresh feature values are served from.")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the online store.")
+    redis_prefix: str = Field("millrace", description="Prefix of every Redis key, so that several platforms share one Redis.")
+    host: str = Field("127.0.0.1", description="Address that the HTTP server listens on.")
+    port: int = Field(8100, ge=0, le=65535, description="Port that the HTTP server listens on; 0 takes a free one.")
+    api_key: SecretStr | None = Field(None, description="Key that clients send as `X-API-Key`; empty makes one in the home folder.")
+    trusted_hosts: list[str] = Field(
+        default_factory=list,
+        description="Names in the `Host` header that the HTTP server answers to beside its own address, as JSON.",
+    )
+    request_rows: int = Field(1_000, ge=1, le=100_000, description="Most rows of one prediction request; more: 413.")
+    request_mb: int = Field(4, ge=1, le=256, description="Most megabytes of one request's body; more: 413.")
+    queue_rows: int = Field(20_000, ge=1, description="Most rows that wait for a model; beyond it: 503.")
+    deadline_ms: int = Field(
+        1_000, ge=1, description="Milliseconds that a prediction request may wait for the model; beyond them: 503."
+    )
+    threads: int = Field(1, ge=1, le=256, description="Threads that one model uses for one batch.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="Least severe level that is logged.")
+    log_json: bool = Field(False, description="Write logs as JSON lines instead of text.")
+
+    @property
+    def database(self) -> str:
+        """The platform database's URL, in full."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'millrace.db'}"
+
+    @property
+    def lake(self) -> str:
+        """The lake's root: an absolute folder or an object-store URL."""
+        return self.lake_url or str(self.home.absolute() / "lake")
+
+    @property
+    def mlflow(self) -> str:
+        """MLflow's tracking URI, in full."""
+        return self.mlflow_tracking_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+
+    @property
+    def bundles(self) -> Path:
+        """The folder of bundles, absolute; one sub-folder a use case, one below it a version."""
+        return (self.bundle_dir or self.home / "bundles").absolute()
+
+    def folder(self, name: str) -> Path:
+        """The absolute path of a folder of the home folder, made if absent."""
+        path = self.home.absolute() / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def read_settings(**given: object) -> Settings:
+    """The settings from the environment, with `given` on top.
+
+    Raises `SettingsError` naming the variable, what it holds and what it may hold.
+    """
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks what mypy cannot
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "MILLRACE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(
+            f"The setting {name} cannot be used: {first['msg']}.",
+            looked="Settings are read from the environment.",
+            todo="See docs/settings.md for every setting and its default.",
+        ) from error
+
+
+def quiet_vendors() -> None:
+    """Switch off the telemetry and the chatter of the parts we stand on, unless the operator said otherwise.
+
+    Called once at the start of a process, before any of them is imported.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,172 @@
+"""How good the window's predictions turned out to be, as far as their labels are known.
+
+Labels come late, twice and corrected; a prediction without one is not wrong, it is open. The figures are those of
+`millrace.quality`, the code that gates use. This module knows nothing of drift, of models or of what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from millrace.errors import LakeError
+from millrace.quality import (
+    Difference,
+    Quality,
+    SliceQuality,
+    paired_difference,
+    quality,
+    row_log_losses,
+    slice_quality,
+)
+from millrace.usecase import EVENT_TIME, LABEL
+
+LABEL_KNOWN_AT = "label_known_at"
+ROW_KEY = "row_key"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPredictions:
+    """Every prediction of a window with its label, null while unknown, and what was odd about the labels.
+
+    `frame` has the predictions' columns and rows in their order, and `label` (Int8) and `label_known_at` beside them.
+    """
+
+    frame: pl.DataFrame
+    unmatched: int
+    """Labels that belong to none of the predictions."""
+    corrected: int
+    """Labels that a later one replaced by the opposite."""
+    contradictory: int
+    """Rows with opposite labels known at one instant; 1 was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """The quality of a window's predictions on the rows whose label is known; None when there are no such rows."""
+
+    rows: int
+    labelled: int
+    unscored: int
+    """Labelled rows whose score is missing or no probability; left out of the quality."""
+    unmatched: int
+    corrected: int
+    contradictory: int
+    quality: Quality | None
+    mean_score: float | None
+    """Mean predicted probability of the rows that the quality is of; beside their share of positives it shows bias."""
+    slices: tuple[SliceQuality, ...]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the rows whose label is known; 0 for an empty window."""
+        return self.labelled / self.rows if self.rows else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "rows": self.rows,
+            "labelled": self.labelled,
+            "coverage": self.coverage,
+            "unscored": self.unscored,
+            "unmatched": self.unmatched,
+            "corrected": self.corrected,
+            "contradictory": self.contradictory,
+            "quality": self.quality.to_dict() if self.quality else None,
+            "mean_score": self.mean_score,
+            "slices": [{"column": s.column, "value": s.value, **s.quality.to_dict()} for s in self.slices],
+        }
+
+
+def join_labels(
+    predictions: pl.DataFrame, labels: pl.DataFrame, *, as_of: datetime, key: Sequence[str] = (ROW_KEY,)
+) -> LabelledPredictions:
+    """Give each prediction its label as known at `as_of` (an aware instant).
+
+    `labels` has the key columns, `label` (boolean or 0/1) and `label_known_at`; rows known after `as_of` or with a null
+    label are ignored. Of several labels of one key the one known last wins; of two known at the same instant, 1. A row
+    predicted twice has its label on both. A prediction with an empty `row_key` has none. Raises `LakeError` when a
+    frame lacks a column.
+    """
+    _require("predictions", predictions, key)
+    _require("labels", labels, [*key, LABEL, LABEL_KNOWN_AT])
+    known = labels.select(*key, pl.col(LABEL).cast(pl.Int8), LABEL_KNOWN_AT).drop_nulls()
+    known = known.filter(pl.col(LABEL_KNOWN_AT) <= as_of)
+    for name in key:
+        if known.schema[name] == pl.String:
+            known = known.filter(pl.col(name) != "")
+    newest, corrected, contradictory = _newest(known, key)
+    joined = predictions.drop(LABEL, LABEL_KNOWN_AT, strict=False).join(
+        newest, on=list(key), how="left", maintain_order="left"
+    )
+    unmatched = newest.join(predictions.select(key), on=list(key), how="anti").height
+    return LabelledPredictions(joined, unmatched, corrected, contradictory)
+
+
+def performance(joined: LabelledPredictions, *, slices: Sequence[str] = (), score: str = "score") -> Performance:
+    """The quality of the column `score` on the labelled rows, whole and for each value of the slice columns.
+
+    A slice column that the frame lacks is skipped, as is a value with fewer rows than `slice_quality` asks for.
+    """
+    labelled = joined.frame.filter(pl.col(LABEL).is_not_null())
+    usable = labelled.filter(pl.col(score).is_between(0, 1).fill_null(value=False))
+    y, p = usable[LABEL].to_numpy(), usable[score].cast(pl.Float64).to_numpy()
+    columns = {name: usable[name].to_list() for name in slices if name in usable.columns}
+    return Performance(
+        rows=joined.frame.height,
+        labelled=labelled.height,
+        unscored=labelled.height - usable.height,
+        unmatched=joined.unmatched,
+        corrected=joined.corrected,
+        contradictory=joined.contradictory,
+        quality=quality(y, p) if usable.height else None,
+        mean_score=float(p.mean()) if usable.height else None,
+        slices=slice_quality(y, p, columns) if usable.height else (),
+    )
+
+
+def log_loss_gain(
+    live: LabelledPredictions, static: LabelledPredictions, *, key: Sequence[str] = (ROW_KEY,), seed: int = 0
+) -> Difference:
+    """How much lower the live scores' log loss is than the static ones' on the same labelled rows (positive: better).
+
+    Rows of one hour of `event_time` are resampled together: they share their circumstances. A row scored twice counts
+    with its last score. Without common rows every figure is NaN.
+    """
+    left, right = (_scored(side, key) for side in (live, static))
+    both = left.join(
+        right.select(*key, pl.col("score").alias("other")), on=list(key), how="inner", maintain_order="left"
+    )
+    y = both[LABEL].to_numpy()
+    gains = row_log_losses(y, both["other"].to_numpy()) - row_log_losses(y, both["score"].to_numpy())
+    hours = both[EVENT_TIME].dt.truncate("1h").dt.epoch("s").to_numpy() if EVENT_TIME in both.columns else None
+    return paired_difference(gains, hours, seed=seed)
+
+
+def _scored(joined: LabelledPredictions, key: Sequence[str]) -> pl.DataFrame:
+    usable = joined.frame.filter(pl.col(LABEL).is_not_null() & pl.col("score").is_between(0, 1).fill_null(value=False))
+    return usable.unique(list(key), keep="last", maintain_order=True).with_columns(pl.col("score").cast(pl.Float64))
+
+
+def _newest(known: pl.DataFrame, key: Sequence[str]) -> tuple[pl.DataFrame, int, int]:
+    """The label that holds for each key, how many replaced an opposite one, how many keys contradict themselves."""
+    by_instant = known.group_by([*key, LABEL_KNOWN_AT]).agg(pl.col(LABEL).max(), opposite=pl.col(LABEL).n_unique() > 1)
+    contradictory = by_instant.filter("opposite").select(key).unique().height
+    ordered = by_instant.sort(LABEL_KNOWN_AT)
+    newest = ordered.unique(list(key), keep="last")
+    corrected = ordered.group_by(list(key)).agg(pl.col(LABEL).n_unique()).filter(pl.col(LABEL) > 1).height
+    return newest.drop("opposite"), corrected, contradictory
+
+
+def _require(what: str, frame: pl.DataFrame, columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise LakeError(
+            f"The {what} lack the column {', '.join(missing)}, so predictions and labels cannot be joined.",
+            looked=f"They have: {', '.join(frame.columns)}.",
+            todo="Give both frames the key columns, and the labels `label` and `label_known_at`.",
+        )

@@ -1,0 +1,8 @@
+"""The ingest room: from a source's rows to the lake, validated, deduplicated, exactly once.
+
+It knows nothing of Prefect or schedules: a flow calls `ingest_source` with the moment it acts at.
+"""
+
+from pipelines.ingest.source import IngestResult, ingest_source
+
+__all__ = ["IngestResult", "ingest_source"]

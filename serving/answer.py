@@ -1,0 +1,52 @@
+"""Reading a body and sending an answer over plain ASGI, for the callables that run ahead of the router."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.types import Receive, Send
+
+from millrace.errors import RequestError
+
+_TYPE = (b"content-type", b"application/json")
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    """One whole JSON answer."""
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [_TYPE, length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def read_body(receive: Receive, declared: bytes, limit: int) -> bytes:
+    """The request's body, at most `limit` bytes; `declared` is its Content-Length header or empty.
+
+    Raises `RequestError`: 413 as soon as the limit is passed (at once when the header says so), 400 for a client that
+    went away.
+    """
+    if declared and (not declared.isdigit() or int(declared[:18]) > limit or len(declared) > 18):
+        raise _too_large(limit)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    parts = bytearray()
+    while message["type"] == "http.request":
+        parts += message.get("body", b"")
+        if len(parts) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(parts)
+        message = await receive()
+    raise RequestError(400, "The request ended before its body did.")
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(
+        413,
+        f"The body is larger than {limit // 1_000_000} MB.",
+        field="body",
+        todo="Send fewer rows a request, or score many at once with `millrace score`.",
+    )

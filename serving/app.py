@@ -1,0 +1,123 @@
+"""The HTTP server's application: ordinary FastAPI routes, plain predict callables ahead of them, a guard around all.
+
+`create_app` wires what it is given and starts nothing: models are opened when the application starts up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+
+from fastapi import FastAPI
+
+from features.online import open_reader
+from millrace.db import Database
+from millrace.errors import UseCaseError
+from millrace.prediction_log import PredictionLog, log_folder
+from millrace.settings import Settings
+from millrace.telemetry import Metrics
+from millrace.usecase import UseCase
+from serving.errors import install_handlers
+from serving.guard import Door, Guard, ServerState, trusted
+from serving.keys import KeyRing, api_key
+from serving.online.champion import Holder
+from serving.online.model import OpenReader
+from serving.online.predict import Predict
+from serving.routes import api_router
+from serving.web.page import Pages, SignIn, web_router
+
+ROTATE_SECONDS = 30.0
+"""A segment of the prediction log is finished at least this often, so that it can be shipped."""
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def wall_clock() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)
+
+
+def create_app(
+    settings: Settings,
+    use_cases: Sequence[UseCase],
+    *,
+    clock: Callable[[], datetime] = wall_clock,
+    reader_of: OpenReader = open_reader,
+) -> Guard:
+    """The application that serves these use cases; its `app` is the FastAPI application inside.
+
+    It opens the platform's database and the API key. Raises `SettingsError` when either cannot be had.
+    """
+    if not use_cases:
+        raise UseCaseError("A server needs at least one use case.")
+    db, metrics, state, pages = Database.open(settings), Metrics(), ServerState(), Pages()
+    keys = KeyRing(api_key(settings))
+    holders = {
+        use_case.name: Holder(
+            use_case,
+            settings,
+            db,
+            metrics=metrics,
+            clock=clock,
+            log=PredictionLog(log_folder(settings, use_case.name)),
+            reader_of=reader_of,
+        )
+        for use_case in use_cases
+    }
+    door = Door(
+        keys=keys,
+        hosts=trusted([settings.host, *settings.trusted_hosts]),
+        direct={f"/v1/{name}/predict": Predict(holder, settings, metrics) for name, holder in holders.items()},
+        sign_in=SignIn(pages, keys, clock),
+        content_security_policy=pages.content_security_policy,
+        clock=clock,
+        metrics=metrics,
+        state=state,
+    )
+    app = _fastapi(_lifespan(db, holders))
+    app.include_router(api_router(db, holders, metrics, state))
+    app.include_router(web_router(pages, db, holders, clock))
+    return Guard(app, door)
+
+
+def _fastapi(lifespan: Lifespan) -> FastAPI:
+    """A FastAPI application without the pages that load scripts from elsewhere, and with our error shape."""
+    app = FastAPI(
+        title="Millrace",
+        summary="Predictions of the champions.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    install_handlers(app)
+    return app
+
+
+def _lifespan(db: Database, holders: Mapping[str, Holder]) -> Lifespan:
+    """Open the champions before the first request, watch them, and at the end finish the log's segments."""
+
+    @asynccontextmanager
+    async def run(_app: FastAPI) -> AsyncIterator[None]:
+        for holder in holders.values():
+            await asyncio.to_thread(holder.refresh)
+        tasks = [asyncio.create_task(work) for holder in holders.values() for work in (holder.watch(), _rotate(holder))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for holder in holders.values():
+                holder.close()
+            db.close()
+
+    return run
+
+
+async def _rotate(holder: Holder) -> None:
+    while True:
+        await asyncio.sleep(ROTATE_SECONDS)
+        holder.log.rotate()

@@ -1,0 +1,1 @@
+"""Batch scoring: many rows through the same contract and engine that answer one."""

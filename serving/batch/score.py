@@ -1,0 +1,49 @@
+"""Scores of many rows at once, equal to the online ones: the same encoder, the same engine, no request in between.
+
+This module knows nothing of where the rows come from or go to, nor of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from millrace.contract import Contract
+from millrace.engine import Engine
+from millrace.errors import BundleError
+
+Scores = NDArray[np.float64]
+
+CHUNK_ROWS = 65_536
+"""Rows that are encoded and predicted at once: what this needs in memory does not grow with the input."""
+
+
+def score_frame(contract: Contract, engine: Engine, frame: pl.DataFrame) -> Scores:
+    """The probability of outcome 1, float64 (rows,), of each row of a frame that has the contract's inputs as columns.
+
+    Raises `FeatureError` naming a column that is missing or of the wrong type, before anything is scored.
+    """
+    contract.encode_frame(frame.head(0))
+    return _scores(engine, (contract.encode_frame(part) for part in frame.iter_slices(CHUNK_ROWS)), frame.height)
+
+
+def score_rows(contract: Contract, engine: Engine, rows: Sequence[Sequence[Any]]) -> Scores:
+    """The same for plain values, each row in the contract's order; `RequestError` names a wrong one."""
+    parts = (rows[start : start + CHUNK_ROWS] for start in range(0, len(rows), CHUNK_ROWS))
+    return _scores(engine, (contract.encode_rows(part) for part in parts), len(rows))
+
+
+def _scores(engine: Engine, matrices: Iterator[NDArray[np.float32]], rows: int) -> Scores:
+    scores = np.empty(rows, dtype=np.float64)
+    done = 0
+    for matrix in matrices:
+        if len(matrix):
+            scores[done : done + len(matrix)] = engine.predict(matrix)
+            done += len(matrix)
+    if not np.isfinite(scores).all():
+        raise BundleError(f"The model gives no number for {int((~np.isfinite(scores)).sum())} of {rows} rows.")
+    return scores

@@ -1,0 +1,69 @@
+"""The server's one JSON error shape, and how each error of the tree becomes a status.
+
+`{"error": {"status", "what", "field", "todo"}, "request_id"}`: `field` names the offending input or is empty, and no
+value that a client sent is ever echoed. This module knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from millrace.errors import BusyError, FeatureError, MillraceError, NoChampionError, RequestError
+
+JSON = b"application/json"
+_logger = logging.getLogger(__name__)
+_WORDS = {
+    404: ("There is nothing at this address.", "See /openapi.json for what there is."),
+    405: ("This address does not take this method.", "See /openapi.json for what it takes."),
+}
+
+
+def error_body(error: MillraceError, request_id: str) -> tuple[int, bytes]:
+    """The status and the body of an error; where we looked is for the log, not for clients."""
+    status = status_of(error)
+    field = error.field if isinstance(error, RequestError) else ""
+    shape = {"status": status, "what": error.what, "field": field, "todo": error.todo}
+    return status, msgspec.json.encode({"error": shape, "request_id": request_id})
+
+
+def status_of(error: MillraceError) -> int:
+    """A request's own status; 503 for what heals by itself (no champion yet, a store that is down), else 500."""
+    if isinstance(error, RequestError):
+        return error.status
+    return 503 if isinstance(error, NoChampionError | FeatureError | BusyError) else 500
+
+
+def internal_error(error: Exception) -> MillraceError:
+    """What a client is told of an error that is our fault: nothing of its text, which goes to the log."""
+    _logger.error("a request failed", exc_info=error)
+    return MillraceError("The server failed to answer this request.", todo="Its log has the cause.")
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Let every error of `app`'s ordinary routes leave in the one shape."""
+
+    async def of_tree(request: Request, error: Exception) -> Response:
+        if not isinstance(error, MillraceError):
+            error = internal_error(error)
+        status, body = error_body(error, request.scope.get("request_id", ""))
+        return Response(body, status, media_type=JSON.decode())
+
+    async def of_http(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        what, todo = _WORDS.get(status, ("This request cannot be answered.", ""))
+        return await of_tree(request, RequestError(status, what, todo=todo))
+
+    async def of_validation(request: Request, error: Exception) -> Response:
+        problems = error.errors() if isinstance(error, RequestValidationError) else []
+        field = ".".join(str(part) for part in problems[0]["loc"][1:]) if problems else ""
+        return await of_tree(request, RequestError(422, "A parameter is missing or of the wrong type.", field=field))
+
+    app.add_exception_handler(MillraceError, of_tree)
+    app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(RequestValidationError, of_validation)

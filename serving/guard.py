@@ -1,0 +1,169 @@
+"""The one door: every request passes here before any route sees it.
+
+Trusted hosts, the key, the request id, security headers, and the one shape of an unforeseen error. Without a key only
+`GET /health/live` and `GET /health/ready` are answered, matched byte for byte; WebSockets are refused. This module
+knows nothing of models; of web pages only that a browser without a session gets the sign-in page with its 401.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from millrace.errors import MillraceError, RequestError
+from millrace.telemetry import Metrics
+from serving.answer import send_json
+from serving.errors import error_body, internal_error
+from serving.keys import KeyRing
+
+COOKIE = "millrace_session"
+"""Name of the web pages' cookie."""
+OPEN = frozenset({b"/health/live", b"/health/ready"})
+"""What is answered without a key, to GET and HEAD."""
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_WEB = re.compile(r"/|/static/.+|/sign-out|/sign-in")
+
+
+@dataclass(slots=True)
+class ServerState:
+    """What the server knows of itself: while it drains it is alive but not ready."""
+
+    draining: bool = False
+
+
+@dataclass(frozen=True)
+class Door:
+    """What the guard checks against. `hosts` are lower-case names without port; `direct` maps a path to the plain ASGI
+    callable that answers it, ahead of the router; `sign_in` answers a browser that has no session."""
+
+    keys: KeyRing
+    hosts: frozenset[bytes]
+    direct: Mapping[str, ASGIApp]
+    sign_in: ASGIApp
+    content_security_policy: str
+    clock: Callable[[], datetime]
+    metrics: Metrics
+    state: ServerState
+
+
+class Guard:
+    """The ASGI application that the server runs: `app` behind its door."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self.app, self.state, self._door = app, door.state, door
+        self._headers = [(name.encode(), value.encode()) for name, value in _security_headers(door).items()]
+        self._counters: dict[tuple[str, int], Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        scope["request_id"] = request_id.decode()
+        status = 0
+
+        async def secured(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id), *self._headers]
+                if self.state.draining:
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        direct = self._door.direct.get(scope["path"])
+        try:
+            refused = self._refusal(scope, headers)
+            if refused is not None:
+                await self._refuse(refused, scope, receive, secured, headers)
+            else:
+                await (direct or self.app)(scope, receive, secured)
+        except Exception as error:  # the last resort: whatever it was, the client gets the one shape
+            if status:
+                raise
+            await _send_error(internal_error(error), scope, secured)
+        self._count(scope["path"] if direct else getattr(scope.get("route"), "path", "other"), status)
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> RequestError | None:
+        """Why this request goes no further, or None."""
+        if _host(headers.get(b"host", b"")) not in self._door.hosts:
+            return RequestError(
+                400, "This server does not answer to this host name.", field="Host", todo="Set MILLRACE_TRUSTED_HOSTS."
+            )
+        key = headers.get(b"x-api-key")
+        if key is not None and self._door.keys.knows(key):
+            return None
+        if scope["method"] in ("GET", "HEAD") and scope.get("raw_path", b"") in OPEN:
+            return None
+        if _WEB.fullmatch(scope["path"]) and self._door.keys.accepts(_session(headers), self._door.clock()):
+            return None
+        what = "This needs a key." if key is None else "This is not the key."
+        return RequestError(
+            401, what, field="X-API-Key", todo="Send the key that `millrace serve` prints as X-API-Key."
+        )
+
+    async def _refuse(
+        self, why: RequestError, scope: Scope, receive: Receive, send: Send, headers: Mapping[bytes, bytes]
+    ) -> None:
+        browser = b"text/html" in headers.get(b"accept", b"") and _WEB.fullmatch(scope["path"])
+        if why.status == 401 and browser:
+            await self._door.sign_in(scope, receive, send)
+        else:
+            await _send_error(why, scope, send)
+
+    def _count(self, route: str, status: int) -> None:
+        counter = self._counters.get((route, status))
+        if counter is None:
+            counter = self._counters[route, status] = self._door.metrics.requests.labels(route, status)
+        counter.inc()
+
+
+def trusted(names: Collection[str]) -> frozenset[bytes]:
+    """The host names to answer to: these and loopback's."""
+    return frozenset(name.strip("[]").lower().encode() for name in (*names, "127.0.0.1", "localhost", "::1"))
+
+
+async def _send_error(error: MillraceError, scope: Scope, send: Send) -> None:
+    status, body = error_body(error, scope["request_id"])
+    await send_json(send, status, body)
+
+
+def _host(header: bytes) -> bytes:
+    """The name in a Host header, without port or brackets."""
+    if header.startswith(b"["):
+        return header[1:].partition(b"]")[0].lower()
+    return header.partition(b":")[0].lower()
+
+
+def _session(headers: Mapping[bytes, bytes]) -> str:
+    try:
+        cookie = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE)
+    except CookieError:
+        return ""
+    return cookie.value if cookie else ""
+
+
+def _security_headers(door: Door) -> dict[str, str]:
+    return {
+        "content-security-policy": door.content_security_policy,
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
+        "referrer-policy": "no-referrer",
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-resource-policy": "same-origin",
+        "cache-control": "no-store",
+    }

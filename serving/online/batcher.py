@@ -1,0 +1,131 @@
+"""Greedy micro-batching: whatever arrived while the last batch ran goes together; no timer, nothing waits when idle.
+
+The queue is bounded in rows, and a request past its deadline is dropped before it costs. A batch that fails is run
+again one request at a time, so that a bad request changes nobody else's answer. This module knows nothing of models:
+`run` takes jobs and gives one answer each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from millrace.errors import RequestError
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+MAX_BATCH_ROWS = 1_024
+"""A batch ends at the request that reaches this many rows: beyond it the model gains nothing and the others wait."""
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Job, Answer]):
+    job: Job
+    rows: int
+    expires: float
+    answer: asyncio.Future[Answer]
+
+
+class Overload(RequestError):  # noqa: N818  # it is a state of the server, not an error of anybody's
+    """The request is refused to protect the others; `reason` is `queue`, `deadline` or `log`."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        self.reason = reason
+        super().__init__(503, what, todo="Send it again after the seconds in Retry-After.")
+
+
+class Batcher(Generic[Job, Answer]):
+    """One model's queue, used from one event loop.
+
+    `run` is called with the jobs of one batch, never twice at once, and returns as many answers in their order. Without
+    an executor it runs on the loop itself, which is fastest when it takes microseconds; give one for what blocks.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Job]], Sequence[Answer]],
+        *,
+        queue_rows: int,
+        deadline: float,
+        executor: Executor | None = None,
+    ) -> None:
+        self._run, self._executor = run, executor
+        self._limit, self._deadline = queue_rows, deadline
+        self._queue: deque[_Waiting[Job, Answer]] = deque()
+        self._busy = False
+        self.waiting_rows = 0
+
+    async def submit(self, job: Job, rows: int) -> Answer:
+        """The answer to `job`, which counts as `rows`; raises `Overload`, or what `run` raised for this job alone."""
+        if self.waiting_rows + rows > self._limit and self._queue:
+            raise Overload("queue", "Too many rows are waiting for the model.")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting[Job, Answer](job, rows, loop.time() + self._deadline, loop.create_future())
+        self._queue.append(waiting)
+        self.waiting_rows += rows
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._start)
+        return await waiting.answer
+
+    def _start(self) -> None:
+        """Run one batch; on the loop, everything that became ready in this turn of it is in the queue by now."""
+        batch = self._take()
+        if self._executor is None or not batch:
+            self._finish(batch, self._answers([waiting.job for waiting in batch]))
+            return
+        jobs = [waiting.job for waiting in batch]
+        running = asyncio.get_running_loop().run_in_executor(self._executor, self._answers, jobs)
+        running.add_done_callback(lambda done: self._finish(batch, _outcome(done, len(batch))))
+
+    def _take(self) -> list[_Waiting[Job, Answer]]:
+        batch: list[_Waiting[Job, Answer]] = []
+        now, rows = asyncio.get_running_loop().time(), 0
+        while self._queue and rows < MAX_BATCH_ROWS:
+            waiting = self._queue.popleft()
+            self.waiting_rows -= waiting.rows
+            if waiting.answer.done():  # the client has gone
+                continue
+            if waiting.expires < now:
+                waiting.answer.set_exception(Overload("deadline", "The request waited longer than its deadline."))
+                continue
+            batch.append(waiting)
+            rows += waiting.rows
+        return batch
+
+    def _answers(self, jobs: Sequence[Job]) -> Sequence[Answer | Exception]:
+        """One answer or error a job."""
+        if not jobs:
+            return ()
+        try:
+            return self._run(jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                return (error,)
+            return [self._answers((job,))[0] for job in jobs]
+
+    def _finish(self, batch: Sequence[_Waiting[Job, Answer]], answers: Sequence[Answer | Exception]) -> None:
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)
+        if self._queue:
+            asyncio.get_running_loop().call_soon(self._start)
+        else:
+            self._busy = False
+
+
+def _outcome(done: asyncio.Future[Sequence[Answer | Exception]], jobs: int) -> Sequence[Answer | Exception]:
+    """What the executor gave; its own failure (a shutdown) is every job's."""
+    if done.cancelled():
+        return [RuntimeError("the model's thread was stopped")] * jobs
+    error = done.exception()
+    return [error if isinstance(error, Exception) else RuntimeError(str(error))] * jobs if error else done.result()

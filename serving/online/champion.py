@@ -1,0 +1,140 @@
+"""The champion in memory: watches the database, opens a new one aside and warm, then switches one reference.
+
+A request takes the reference once and keeps to it, so no answer mixes two models. When anything fails the old model
+keeps serving and `problem` says why. This module knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from features.online import open_reader
+from millrace.db import Database, ModelRow
+from millrace.errors import MillraceError
+from millrace.prediction_log import PredictionLog
+from millrace.settings import Settings
+from millrace.telemetry import Metrics
+from millrace.usecase import UseCase
+from serving.online.batcher import Batcher
+from serving.online.model import Model, OpenReader, no_champion, open_model
+from serving.online.request import PredictRequest, RequestDecoder
+from serving.online.scorer import Answer
+
+POLL_SECONDS = 0.5
+"""How often the database is asked who is champion."""
+RETRY_SECONDS = 10.0
+"""A champion that could not be opened is tried again after this long, in case its files were restored."""
+ON_LOOP_SECONDS = 0.002
+"""A model that takes longer for one row runs off the event loop, where it does not hold up other requests."""
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The reference that is switched: a model and the queue before it."""
+
+    model: Model
+    batcher: Batcher[PredictRequest, Answer]
+
+    @property
+    def version(self) -> int:
+        """The version that answers."""
+        return self.model.version
+
+    @property
+    def decoder(self) -> RequestDecoder:
+        """What checks its requests."""
+        return self.model.decoder
+
+
+class Holder:
+    """One use case's champion. `served` is None until one is open; `problem` is empty when all is well."""
+
+    def __init__(
+        self,
+        use_case: UseCase,
+        settings: Settings,
+        db: Database,
+        *,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        log: PredictionLog,
+        reader_of: OpenReader = open_reader,
+    ) -> None:
+        self.use_case, self._settings, self._db = use_case, settings, db
+        self._metrics, self._clock, self.log, self._reader_of = metrics, clock, log, reader_of
+        self.served: Serving | None = None
+        self.problem = ""
+        self._failed: tuple[int, str] | None = None  # the version and digest that could not be opened
+        self._tried = 0.0
+        self._off_loop = ThreadPoolExecutor(1, thread_name_prefix=f"model {use_case.name}")
+        metrics.queue_rows.labels(use_case.name).set_function(self._waiting_rows)
+
+    def champion(self) -> Serving:
+        """What serves now; `NoChampionError` when nothing does."""
+        if self.served is None:
+            raise no_champion(self.use_case.name)
+        return self.served
+
+    def refresh(self) -> None:
+        """Ask the database who is champion and serve that; never raises. Called from one thread at a time."""
+        try:
+            row = self._db.champion(self.use_case.name)
+        except Exception as error:  # whatever the database's driver raises: we serve what we have
+            self._fail("The platform's database does not answer.", error)
+            return
+        if row is None:
+            self.problem = "" if self.served is None else "The database names no champion any more."
+        elif self.served is not None and self.served.model.digest == row.digest and self.served.version == row.version:
+            self.problem = ""
+        elif (row.version, row.digest) != self._failed or time.monotonic() - self._tried > RETRY_SECONDS:
+            self._switch(row)
+
+    async def watch(self) -> None:
+        """Refresh for ever, off the event loop."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.to_thread(self.refresh)
+
+    def close(self) -> None:
+        """Stop the model's thread once its last batch is done, and finish the log's segment."""
+        self._off_loop.shutdown()
+        self.log.close()
+
+    def _switch(self, row: ModelRow) -> None:
+        try:
+            model = open_model(
+                row, self.use_case, self._settings, clock=self._clock, metrics=self._metrics, log=self.log,
+                reader_of=self._reader_of,
+            )  # fmt: skip
+        except Exception as error:  # a damaged file, a missing view, no memory: the old one goes on
+            self._failed, self._tried = (row.version, row.digest), time.monotonic()
+            self._fail(f"Version {row.version} cannot be served.", error)
+            self._metrics.swaps.labels(self.use_case.name, "failed").inc()
+            return
+        remote = self._settings.online_store != "sqlite"  # a local file answers in microseconds, a network may not
+        batcher = Batcher[PredictRequest, Answer](
+            model.score,
+            queue_rows=self._settings.queue_rows,
+            deadline=self._settings.deadline_ms / 1_000,
+            executor=self._off_loop if remote or model.seconds > ON_LOOP_SECONDS else None,
+        )
+        self.served, self.problem = Serving(model, batcher), ""
+        self._metrics.champion.labels(self.use_case.name).set(row.version)
+        self._metrics.swaps.labels(self.use_case.name, "done").inc()
+        _logger.info("serving %s version %d", self.use_case.name, row.version)
+
+    def _fail(self, what: str, error: Exception) -> None:
+        reason = f"{what} {error.what if isinstance(error, MillraceError) else type(error).__name__}"
+        if reason != self.problem:
+            _logger.error(reason, exc_info=error)
+        self.problem = reason
+
+    def _waiting_rows(self) -> float:
+        return float(self.served.batcher.waiting_rows) if self.served else 0.0

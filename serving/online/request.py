@@ -1,0 +1,168 @@
+"""From a request's bytes to checked rows: one strict decoder a model, built once from its contract.
+
+What leaves here needs no further check: JSON without duplicate keys, only columns that the model knows, each of its
+type, numbers that fit a float32, text without NUL, and in every row what its features depend on, or the features
+themselves. Errors name the field and never repeat a value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from millrace.errors import RequestError
+
+MAX_TEXT = 1_000
+"""Most characters of one text value."""
+_EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_FLOAT32 = 3.4028234e38
+_TYPES: Mapping[str, Any] = {
+    "number": Annotated[float, Meta(ge=-_FLOAT32, le=_FLOAT32)],
+    "integer": Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)],
+    "text": Annotated[str, Meta(max_length=MAX_TEXT)],
+    "flag": bool,
+    "instant": Annotated[datetime, Meta(tz=True)],
+    "key": Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=MAX_TEXT)],
+}
+ColumnType = Literal["number", "integer", "text", "flag", "instant", "key"]
+"""What a column of a row may hold (or null): a float32, an int64, a text, true/false, an ISO time with its zone, or
+either a text or an integer."""
+
+_PLACE = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
+_UNKNOWN = re.compile(r"unknown field `(?P<name>[A-Za-z_][A-Za-z0-9_]{0,63})`")
+_ABSENT = "Object missing required field `rows`"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A row must have `column`, or all the features that depend on it."""
+
+    column: str
+    dependents: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """What was asked: plain rows, the instant to predict at (UTC; None is now), whether to answer the values used."""
+
+    rows: list[dict[str, Any]]
+    at: datetime | None
+    features: bool
+
+
+class RequestDecoder:
+    """Decodes and checks the bodies of one model's requests."""
+
+    def __init__(self, columns: Mapping[str, ColumnType], needs: Sequence[Need], *, max_rows: int) -> None:
+        self._decoder = msgspec.json.Decoder(_body_type(columns))
+        self._needs, self._max_rows = tuple(needs), max_rows
+        self._needed = frozenset(need.column for need in needs)
+
+    def decode(self, body: bytes) -> PredictRequest:
+        """The request, or `RequestError`: 400 what is not JSON, 413 too many rows, 422 a wrong column or value."""
+        given = self._parse(body)
+        if len(given.rows) > self._max_rows:
+            raise RequestError(
+                413,
+                f"A request has at most {self._max_rows:,} rows.",
+                field="rows",
+                todo="Split it, or score many at once with `millrace score`.",
+            )
+        rows: list[dict[str, Any]] = msgspec.to_builtins(given.rows, builtin_types=(datetime,))
+        _refuse_duplicates(body, given, rows)
+        if b"\\u0000" in body:
+            _refuse_nul(rows)
+        for index, row in enumerate(rows):
+            if not row.keys() >= self._needed:
+                self._check_needs(index, row)
+        return PredictRequest(rows, _instant(given.at), given.features is True)
+
+    def _parse(self, body: bytes) -> Any:
+        try:
+            return self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise _wrong_value(str(error)) from None
+        except (ValueError, RecursionError):  # malformed, cut off, not UTF-8, lone surrogates, NaN, nested without end
+            raise RequestError(400, "The body is not JSON.", field="body") from None
+
+    def _check_needs(self, index: int, row: Mapping[str, Any]) -> None:
+        for need in self._needs:
+            if need.column not in row and not row.keys() >= need.dependents:
+                raise RequestError(
+                    422,
+                    f"A row needs {need.column} (or null).",
+                    field=f"rows[{index}].{need.column}",
+                    todo=f"Or give all that depends on it: {', '.join(sorted(need.dependents))}.",
+                )
+
+
+def _body_type(columns: Mapping[str, ColumnType]) -> Any:
+    """The struct of a whole body; the row's fields have invented names, since columns need not be identifiers."""
+    names = {f"c{position}": name for position, name in enumerate(columns)}
+    fields: list[Any] = [(field, _TYPES[columns[name]] | None | UnsetType, UNSET) for field, name in names.items()]
+    row: Any = msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True, gc=False)
+    body: list[Any] = [
+        ("rows", list[row]),
+        ("at", _TYPES["instant"] | None | UnsetType, UNSET),
+        ("features", bool | UnsetType, UNSET),
+    ]
+    return msgspec.defstruct("Body", body, forbid_unknown_fields=True)
+
+
+def _refuse_duplicates(body: bytes, given: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The decoder keeps the last of two equal keys silently. Every key is followed by a colon, so as many colons as
+    decoded keys prove that there are no more keys; only a body with colons elsewhere (in a time) is read again."""
+    keys = 1 + (given.at is not UNSET) + (given.features is not UNSET) + sum(map(len, rows))
+    if body.count(b":") == keys:
+        return
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]  # each is a known column: the decoder refused all others
+            raise RequestError(422, "A column is given twice.", field=next(n for n in names if names.count(n) > 1))
+        return found
+
+    json.loads(body, object_pairs_hook=unique)
+
+
+def _refuse_nul(rows: Sequence[Mapping[str, Any]]) -> None:
+    for index, row in enumerate(rows):
+        for name, value in row.items():
+            if isinstance(value, str) and "\0" in value:
+                raise RequestError(422, "A text must not have a NUL character.", field=f"rows[{index}].{name}")
+
+
+def _instant(at: Any) -> datetime | None:
+    if at is UNSET or at is None:
+        return None
+    if not _EARLIEST <= at < _LATEST:
+        raise RequestError(422, "The time must lie between 1900 and 2200.", field="at")
+    instant: datetime = at.astimezone(UTC)
+    return instant
+
+
+def _wrong_value(message: str) -> RequestError:
+    """The decoder's message with its place taken out as the field; it names types and limits, never a value."""
+    found = _PLACE.search(message)
+    field = found["place"] if found else ""
+    if message.startswith(_ABSENT):
+        return RequestError(422, "The body has no rows.", field="rows", todo='Send {"rows": [{…}, …]}.')
+    if "unknown field" in message:
+        unknown = _UNKNOWN.search(message)
+        parts = (field, unknown["name"] if unknown else "")
+        return RequestError(
+            422,
+            "The model has no column of this name.",
+            field=".".join(part for part in parts if part),
+            todo="See the contract route for the columns it takes.",
+        )
+    what = _PLACE.sub("", message)
+    return RequestError(422, what.rstrip(".") + ".", field=field or "body")

@@ -1,0 +1,1 @@
+"""The status page: server-rendered, from the platform's database alone."""

@@ -1,0 +1,238 @@
+"""What the status page shows, gathered from the platform's database: no HTML, no clock, no model.
+
+Rows written by other stages are read leniently: what one of them did not record is shown as absent, never an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from millrace.db import Database, DecisionRow, ModelRow, RunRow, WindowRow
+from serving.web.chart import Point, draw
+
+_NAMES = {
+    "roc_auc": "ROC AUC",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error",
+    "p50_ms": "Latency p50",
+    "p99_ms": "Latency p99",
+    "memory_mb": "Memory",
+    "bundle_mb": "Bundle size",
+}
+_UNITS = {"_ms": " ms", "_mb": " MB"}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitLine:
+    """One limit of the budget: `used` is how much of it is taken, 0 to 100 and beyond, for a cost."""
+
+    name: str
+    limit: str
+    measured: str
+    passed: bool
+    used: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionCard:
+    """The model that serves."""
+
+    version: int
+    candidate: str
+    trained_as_of: datetime
+    since: datetime | None
+    reason: str
+    facts: tuple[tuple[str, str], ...]
+    passed: bool | None
+    reasons: tuple[str, ...]
+    limits: tuple[LimitLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A feature view in the online store: its newest value and how far that lies before the last materialization."""
+
+    name: str
+    entities: int | None
+    newest: datetime | None
+    behind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The last run of one kind."""
+
+    as_of: datetime
+    ended: datetime | None
+    state: str
+    rows: int | None
+    error: str
+    sources: tuple[tuple[str, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole page of one use case."""
+
+    use_case: str
+    question: str
+    champion: ChampionCard | None
+    models: int
+    ingest: Work | None
+    materialize: Work | None
+    views: tuple[View, ...]
+    windows: tuple[WindowRow, ...]
+    """The newest first."""
+    decisions: tuple[DecisionRow, ...]
+    """The newest first, at most eight."""
+    roc_auc: str
+    log_loss: str
+    gain: float | None
+    """How much lower the live log loss was than that of the first champion left alone, on average."""
+
+
+def gather(db: Database, use_case: str, question: str) -> Status:
+    """Everything the page shows of a use case, which may have nothing yet."""
+    champion, windows, decisions = db.champion(use_case), db.windows(use_case), db.decisions(use_case)
+    ingest, materialize = _last(db, use_case, "ingest"), _last(db, use_case, "materialize")
+    return Status(
+        use_case=use_case,
+        question=question,
+        champion=_card(champion, decisions) if champion else None,
+        models=len(db.models(use_case)),
+        ingest=_work(ingest) if ingest else None,
+        materialize=_work(materialize) if materialize else None,
+        views=_views(materialize) if materialize else (),
+        windows=tuple(reversed(windows)),
+        decisions=tuple(reversed(decisions))[:8],
+        roc_auc=draw("ROC AUC", _points(windows, "roc_auc")),
+        log_loss=draw("Log loss", _points(windows, "log_loss")),
+        gain=_gain(windows),
+    )
+
+
+def metric_name(metric: str) -> str:
+    """A metric as people write it."""
+    return _NAMES.get(metric, metric.replace("_", " "))
+
+
+def metric_text(metric: str, value: Any) -> str:
+    """A value with its unit, in about three significant digits; a dash when it was not measured."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return "–"
+    unit = _UNITS.get(metric[-3:], "")
+    return f"{value:.3g}{unit}" if unit and value < 100 else f"{value:,.0f}{unit}" if unit else f"{value:.4f}"
+
+
+def _last(db: Database, use_case: str, kind: str) -> RunRow | None:
+    runs = db.runs(use_case, kind)
+    return runs[0] if runs else None
+
+
+def _card(champion: ModelRow, decisions: Sequence[DecisionRow]) -> ChampionCard:
+    entered = [
+        row for row in decisions if row.version == champion.version and row.action in ("promoted", "rolled back")
+    ]
+    measured = {**champion.quality, **champion.cost}
+    facts = [(metric_name(name), metric_text(name, measured[name])) for name in _NAMES if name in measured]
+    verdict = champion.verdict
+    return ChampionCard(
+        version=champion.version,
+        candidate=champion.candidate,
+        trained_as_of=champion.as_of,
+        since=entered[-1].as_of if entered else None,
+        reason=entered[-1].reason if entered else "",
+        facts=tuple(facts[:6]),
+        passed=verdict.get("passed"),
+        reasons=tuple(str(reason) for reason in verdict.get("reasons", ())),
+        limits=tuple(_limit(limit) for limit in verdict.get("limits", ())),
+    )
+
+
+def _limit(limit: Mapping[str, Any]) -> LimitLine:
+    metric, bound, measured = str(limit.get("metric", "")), limit.get("bound"), limit.get("measured")
+    sense = str(limit.get("sense", ""))
+    return LimitLine(
+        name=metric_name(metric),
+        limit=f"{'≥' if sense == '>=' else '≤'} {metric_text(metric, bound)}",
+        measured=metric_text(metric, measured),
+        passed=bool(limit.get("passed")),
+        used=_used(sense, bound, measured),
+    )
+
+
+def _used(sense: str, bound: Any, measured: Any) -> int | None:
+    """How much of a limited cost is used, in percent."""
+    if sense != "<=" or not bound or not isinstance(measured, int | float) or not math.isfinite(measured):
+        return None
+    return round(100 * float(measured) / float(bound))
+
+
+def _work(run: RunRow) -> Work:
+    detail = run.detail
+    sources = [(str(source.get("source", "")), _number(source.get("rows"))) for source in _dicts(detail.get("sources"))]
+    rows = _number(detail.get("rows"))
+    if rows is None and sources:
+        rows = sum(count or 0 for _, count in sources)
+    return Work(run.as_of, run.ended_at, run.state, rows, str(detail.get("error", "")), tuple(sources))
+
+
+def _views(run: RunRow) -> tuple[View, ...]:
+    views = []
+    for view in _dicts(run.detail.get("views")):
+        newest = _instant(view.get("newest"))
+        behind = _span((run.as_of - newest).total_seconds()) if newest else ""
+        views.append(View(str(view.get("view", "")), _number(view.get("entities")), newest, behind))
+    return tuple(views)
+
+
+def _points(windows: Sequence[WindowRow], metric: str) -> list[Point]:
+    return [
+        Point(
+            row.start,
+            _float(row.metrics.get(f"{metric}_live")),
+            _float(row.metrics.get(f"{metric}_static")),
+            row.version,
+        )
+        for row in windows
+    ]
+
+
+def _gain(windows: Sequence[WindowRow]) -> float | None:
+    pairs = [(point.static, point.live) for point in _points(windows, "log_loss")]
+    gains = [static - live for static, live in pairs if static is not None and live is not None]
+    return sum(gains) / len(gains) if gains else None
+
+
+def _dicts(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _number(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _float(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _instant(value: Any) -> datetime | None:
+    """An instant from a run's JSON; without a zone it is UTC."""
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return instant.replace(tzinfo=UTC) if instant and instant.tzinfo is None else instant
+
+
+def _span(seconds: float) -> str:
+    """A length of time in its largest fitting unit."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

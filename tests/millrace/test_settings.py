@@ -1,0 +1,44 @@
+"""Settings: defaults, the environment, and what an impossible value is told."""
+
+import pytest
+
+from millrace.errors import SettingsError
+from millrace.settings import Settings, quiet_vendors, read_settings
+
+
+def test_the_default_is_the_embedded_platform(tmp_path):
+    settings = Settings(home=tmp_path)
+    assert settings.database == f"sqlite:///{tmp_path}/millrace.db"
+    assert settings.lake == f"{tmp_path}/lake"
+    assert settings.host == "127.0.0.1"
+
+
+def test_the_environment_is_read(monkeypatch):
+    monkeypatch.setenv("MILLRACE_PORT", "9000")
+    assert read_settings().port == 9000
+
+
+def test_what_is_given_beats_the_environment(monkeypatch):
+    monkeypatch.setenv("MILLRACE_PORT", "9000")
+    assert read_settings(port=9001).port == 9001
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "many"), ("PORT", "70000"), ("ONLINE_STORE", "floppy")])
+def test_an_impossible_value_names_the_variable(monkeypatch, name, value):
+    monkeypatch.setenv(f"MILLRACE_{name}", value)
+    with pytest.raises(SettingsError, match=f"MILLRACE_{name}"):
+        read_settings()
+
+
+def test_a_key_never_shows_in_print(monkeypatch):
+    monkeypatch.setenv("MILLRACE_API_KEY", "secret-key")
+    assert "secret-key" not in repr(read_settings())
+
+
+def test_vendors_send_nothing_home_unless_the_operator_says_so(monkeypatch):
+    import os
+
+    monkeypatch.setenv("DO_NOT_TRACK", "0")
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    quiet_vendors()
+    assert (os.environ["DO_NOT_TRACK"], os.environ["MLFLOW_DISABLE_TELEMETRY"]) == ("0", "true")

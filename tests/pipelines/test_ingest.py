@@ -1,0 +1,242 @@
+"""Ingesting a source: validated, exactly once, newest known wins, and it continues where it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandera.polars as pa
+import polars as pl
+import pytest
+
+from millrace import Candidate, FeatureTable, Label, Population, Source, UseCase
+from millrace.errors import SourceError
+from millrace.lake import Lake
+from pipelines.ingest import IngestResult, ingest_source
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+INSTANT = pl.Datetime("us", "UTC")
+
+
+def at(hours: float) -> datetime:
+    return START + timedelta(hours=hours)
+
+
+def rows(*values: tuple[str | None, float, float, float | None]) -> pl.DataFrame:
+    """Rows as (key, event hour, known hour, reading)."""
+    return pl.DataFrame(
+        {
+            "key": [key for key, *_ in values],
+            "event_time": [at(event) for _, event, _, _ in values],
+            "known_at": [at(known) for _, _, known, _ in values],
+            "reading": [reading for *_, reading in values],
+        },
+        schema={"key": pl.String, "event_time": INSTANT, "known_at": INSTANT, "reading": pl.Float64},
+    )
+
+
+def schema() -> Any:
+    return pa.DataFrameSchema(
+        {
+            "key": pa.Column(pl.String, pa.Check.str_matches("^[a-z]+$")),
+            "reading": pa.Column(pl.Float64, pa.Check.in_range(0, 100), nullable=True),
+        }
+    )
+
+
+class Shelf:
+    """A source whose rows a test puts there, which remembers what it was asked for."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame = frame
+        self.asked: list[tuple[datetime, datetime]] = []
+
+    def read(self, since: datetime, until: datetime) -> pl.DataFrame:
+        self.asked.append((since, until))
+        return self.frame
+
+
+Ingest = Callable[..., IngestResult]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path))
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf(rows(("a", 0, 1, 10.0), ("b", 0, 2, 20.0), ("c", 0, 30, 30.0)))
+
+
+@pytest.fixture
+def ingest(shelf: Shelf, lake: Lake) -> Ingest:
+    source = Source("readings", shelf.read, schema, key=("key",))
+    table = FeatureTable("t", lambda tables: tables["readings"], (source,), ("key",))
+    use_case = UseCase(
+        name="case",
+        question="?",
+        sources=(source,),
+        population=Population(source),
+        label=Label(source, "reading", timedelta(0)),
+        feature_tables=(table,),
+        feature_repo=lambda source: [],
+        candidates=(Candidate("none", lambda inputs: None),),
+    )
+
+    def run(as_of: float, *, since: float | None = None, overlap: float = 0) -> IngestResult:
+        mine = replace(source, overlap=timedelta(hours=overlap))
+        return ingest_source(use_case, mine, lake, since=None if since is None else at(since), as_of=at(as_of))
+
+    return run
+
+
+def stored(lake: Lake) -> list[tuple[Any, ...]]:
+    return lake.scan("raw/readings").select("key", "reading").sort("key").collect().rows()
+
+
+def test_only_what_was_known_by_as_of_is_ingested(ingest: Ingest, lake: Lake) -> None:
+    result = ingest(2)
+    assert (result.rows, result.written, result.quarantined, result.version) == (2, 2, 0, 0)
+    assert stored(lake) == [("a", 10.0), ("b", 20.0)]
+
+
+def test_the_first_ingest_reads_from_1970(ingest: Ingest, shelf: Shelf) -> None:
+    ingest(2)
+    assert shelf.asked == [(datetime(1970, 1, 1, tzinfo=UTC), at(2))]
+
+
+def test_the_next_continues_where_the_last_ended_less_the_overlap(ingest: Ingest, shelf: Shelf) -> None:
+    ingest(2)
+    ingest(40, overlap=1)
+    assert shelf.asked[-1] == (at(1), at(40))
+
+
+def test_rows_read_again_in_the_overlap_change_nothing(ingest: Ingest, lake: Lake) -> None:
+    ingest(2)
+    result = ingest(40, overlap=1.5)
+    assert (result.rows, result.written) == (3, 1)
+    assert stored(lake) == [("a", 10.0), ("b", 20.0), ("c", 30.0)]
+
+
+def test_the_same_batch_twice_changes_nothing_and_says_so(ingest: Ingest, lake: Lake) -> None:
+    first, again = ingest(2, since=0), ingest(2, since=0)
+    assert (first.repeated, again.repeated, again.written) == (False, True, 0)
+    assert (again.batch, again.version) == (first.batch, first.version)
+
+
+def test_the_order_of_a_batchs_rows_does_not_matter(ingest: Ingest, shelf: Shelf) -> None:
+    first = ingest(2, since=0)
+    shelf.frame = shelf.frame.reverse()
+    assert ingest(2, since=0).batch == first.batch
+
+
+def test_a_correction_updates_its_row_and_the_earlier_version_keeps_the_old(
+    ingest: Ingest, shelf: Shelf, lake: Lake
+) -> None:
+    before = ingest(2)
+    shelf.frame = rows(("a", 0, 3, 11.0))
+    assert ingest(4).written == 1
+    assert stored(lake) == [("a", 11.0), ("b", 20.0)]
+    old = lake.scan("raw/readings", version=before.version).filter(key="a").collect()
+    assert old["reading"].to_list() == [10.0]
+
+
+def test_nothing_new_writes_nothing(ingest: Ingest) -> None:
+    ingest(2)
+    result = ingest(3)
+    assert (result.rows, result.written, result.version, result.repeated) == (0, 0, 0, False)
+
+
+def test_a_source_without_rows_yet_has_no_version(ingest: Ingest) -> None:
+    assert ingest(0).version is None
+
+
+def test_a_backfill_does_not_move_the_cursor_over_a_gap(ingest: Ingest, shelf: Shelf, lake: Lake) -> None:
+    ingest(2)
+    shelf.frame = rows(("z", 0, 50, 1.0))
+    ingest(60, since=40)
+    assert lake.cursor("raw/readings") == at(2)
+
+
+def test_an_ingest_of_the_past_does_not_move_the_cursor_back(ingest: Ingest, lake: Lake) -> None:
+    ingest(40)
+    ingest(2, since=0)
+    assert lake.cursor("raw/readings") == at(40)
+
+
+def test_a_bad_row_is_quarantined_with_a_reason_for_each_column(ingest: Ingest, shelf: Shelf, lake: Lake) -> None:
+    shelf.frame = rows(("a", 0, 1, 10.0), ("B9", 0, 1, 500.0), (None, 0, 1, 1.0))
+    result = ingest(2)
+    assert (result.written, result.quarantined) == (1, 2)
+    bad = lake.scan("quarantine/readings").sort("row").collect()
+    assert sorted(sorted(reasons) for reasons in bad["reasons"].to_list()) == [
+        ["key: missing", "key: not_nullable"],
+        ["key: str_matches('^[a-z]+$')", "reading: in_range(0, 100)"],
+    ]
+    assert bad["batch"].unique().to_list() == [result.batch]
+    assert any('"reading":500.0' in row for row in bad["row"])
+
+
+def test_a_retry_after_a_crash_between_quarantine_and_table_heals(
+    ingest: Ingest, shelf: Shelf, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.frame = rows(("a", 0, 1, 10.0), ("b", 0, 1, 500.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "merge", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ingest(2)
+    assert not lake.exists("raw/readings")
+    assert ingest(2).written == 1
+    assert lake.scan("quarantine/readings").collect().height == 1
+
+
+BATCH_FAULTS = {
+    "a missing column": (lambda frame: frame.drop("reading"), "the column reading is missing"),
+    "a renamed column": (lambda frame: frame.rename({"reading": "value"}), "the column reading is missing"),
+    "a retyped column": (lambda frame: frame.cast({"reading": pl.String}), "the column reading is String, not Float64"),
+    "no event time": (lambda frame: frame.drop("event_time"), "the column event_time is missing"),
+    "a time without a zone": (
+        lambda frame: frame.with_columns(pl.col("known_at").dt.replace_time_zone(None)),
+        "the column known_at is Datetime",
+    ),
+    "bad rows only": (
+        lambda frame: frame.with_columns(reading=pl.lit(500.0)),
+        "3 of 3 rows break it: reading: in_range",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", list(BATCH_FAULTS))
+def test_a_batch_with_a_fault_of_its_own_is_refused_whole(ingest: Ingest, shelf: Shelf, lake: Lake, fault: str) -> None:
+    change, message = BATCH_FAULTS[fault]
+    shelf.frame = change(shelf.frame)
+    with pytest.raises(SourceError, match="breaks its schema") as error:
+        ingest(40)
+    assert message in str(error.value)
+    assert lake.tables() == []
+
+
+def test_more_bad_rows_than_allowed_stop_the_batch(ingest: Ingest, shelf: Shelf, lake: Lake) -> None:
+    shelf.frame = pl.concat(
+        [rows(*[(chr(97 + n % 26) * (n // 26 + 1), 0, 1, 999.0 if n % 4 else 1.0) for n in range(100)])]
+    )
+    with pytest.raises(SourceError, match="75 of 100 rows break it"):
+        ingest(2)
+    assert lake.tables() == []
+
+
+def test_a_source_that_fails_is_named_with_its_reason(ingest: Ingest, shelf: Shelf) -> None:
+    shelf.read = lambda since, until: pl.DataFrame({"a": [1]})["b"]  # type: ignore[method-assign,assignment,return-value]  # a fault is meant
+    source = Source("broken", shelf.read, schema, key=("key",))
+    with pytest.raises(SourceError, match=r"source 'broken' cannot be read: ColumnNotFoundError"):
+        ingest_source(None, source, Lake("/nowhere"), since=None, as_of=at(1))  # type: ignore[arg-type]  # it is not looked at
+
+
+def test_a_source_that_returns_no_frame_is_refused(lake: Lake) -> None:
+    source = Source("broken", lambda since, until: [1], schema, key=("key",))  # type: ignore[arg-type,return-value]  # a fault is meant
+    with pytest.raises(SourceError, match="returned a list, not a polars DataFrame"):
+        ingest_source(None, source, lake, since=None, as_of=at(1))  # type: ignore[arg-type]  # it is not looked at

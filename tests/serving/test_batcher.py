@@ -1,0 +1,151 @@
+"""Micro-batching: nobody's answer is another's, nobody waits without need, and too much is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from serving.online.batcher import MAX_BATCH_ROWS, Batcher, Overload
+
+
+def doubled(jobs: Sequence[int]) -> list[int]:
+    return [2 * job for job in jobs]
+
+
+def test_ten_thousand_concurrent_jobs_each_get_their_own_answer() -> None:
+    batcher = Batcher[int, int](doubled, queue_rows=20_000, deadline=60)
+
+    async def run() -> list[int]:
+        return await asyncio.gather(*(batcher.submit(job, 1) for job in range(10_000)))
+
+    assert asyncio.run(run()) == [2 * job for job in range(10_000)]
+    assert batcher.waiting_rows == 0
+
+
+def test_what_arrives_together_runs_together() -> None:
+    batches: list[int] = []
+
+    def run_jobs(jobs: Sequence[int]) -> list[int]:
+        batches.append(len(jobs))
+        return list(jobs)
+
+    batcher = Batcher[int, int](run_jobs, queue_rows=100, deadline=60)
+
+    async def run() -> None:
+        await asyncio.gather(*(batcher.submit(job, 1) for job in range(64)))
+        await batcher.submit(1, 1)
+
+    asyncio.run(run())
+    assert batches == [64, 1]
+
+
+def test_what_arrives_while_a_batch_runs_goes_with_the_next() -> None:
+    batches: list[list[int]] = []
+    started, go_on = threading.Event(), threading.Event()
+
+    def run_jobs(jobs: Sequence[int]) -> list[int]:
+        batches.append(list(jobs))
+        started.set()
+        go_on.wait(10)
+        return list(jobs)
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            batcher = Batcher[int, int](run_jobs, queue_rows=100, deadline=60, executor=executor)
+            first = asyncio.ensure_future(batcher.submit(1, 1))
+            await asyncio.to_thread(started.wait, 10)
+            later = [asyncio.ensure_future(batcher.submit(job, 1)) for job in (2, 3, 4)]
+            await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.gather(first, *later)
+
+    asyncio.run(run())
+    assert batches == [[1], [2, 3, 4]]
+
+
+def test_a_job_that_fails_leaves_the_others_their_answers() -> None:
+    def refuse_seven(jobs: Sequence[int]) -> list[int]:
+        if 7 in jobs:
+            raise ValueError("seven")
+        return doubled(jobs)
+
+    batcher = Batcher[int, int](refuse_seven, queue_rows=100, deadline=60)
+
+    async def run() -> list[int | BaseException]:
+        return await asyncio.gather(*(batcher.submit(job, 1) for job in range(10)), return_exceptions=True)
+
+    answers = asyncio.run(run())
+    assert isinstance(answers.pop(7), ValueError)
+    assert answers == [0, 2, 4, 6, 8, 10, 12, 16, 18]
+
+
+def test_a_full_queue_is_refused_in_rows_and_heals() -> None:
+    batcher = Batcher[int, int](doubled, queue_rows=10, deadline=60)
+
+    async def run() -> tuple[list[int | BaseException], int]:
+        first = await asyncio.gather(*(batcher.submit(job, 4) for job in range(4)), return_exceptions=True)
+        return first, await batcher.submit(5, 4)
+
+    answers, later = asyncio.run(run())
+    assert answers[:2] == [0, 2]
+    assert [type(answer) for answer in answers[2:]] == [Overload, Overload]
+    assert later == 10
+
+
+def test_a_request_larger_than_the_queue_is_answered_when_nothing_waits() -> None:
+    batcher = Batcher[int, int](doubled, queue_rows=10, deadline=60)
+    assert asyncio.run(batcher.submit(1, 1_000)) == 2
+
+
+def test_a_job_past_its_deadline_is_dropped_before_it_runs() -> None:
+    ran: list[int] = []
+
+    def run_jobs(jobs: Sequence[int]) -> list[int]:
+        ran.extend(jobs)
+        return list(jobs)
+
+    batcher = Batcher[int, int](run_jobs, queue_rows=10, deadline=-1)
+    with pytest.raises(Overload) as caught:
+        asyncio.run(batcher.submit(1, 1))
+    assert caught.value.reason == "deadline"
+    assert ran == []
+
+
+def test_a_client_that_went_away_costs_nothing() -> None:
+    ran: list[int] = []
+
+    def run_jobs(jobs: Sequence[int]) -> list[int]:
+        ran.extend(jobs)
+        return list(jobs)
+
+    batcher = Batcher[int, int](run_jobs, queue_rows=10, deadline=60)
+
+    async def run() -> int:
+        gone = asyncio.ensure_future(batcher.submit(1, 1))
+        stays = asyncio.ensure_future(batcher.submit(2, 1))
+        await asyncio.sleep(0)
+        gone.cancel()
+        return await stays
+
+    assert asyncio.run(run()) == 2
+    assert ran == [2]
+
+
+def test_a_batch_ends_at_its_largest_size() -> None:
+    batches: list[int] = []
+
+    def run_jobs(jobs: Sequence[int]) -> list[int]:
+        batches.append(len(jobs))
+        return list(jobs)
+
+    batcher = Batcher[int, int](run_jobs, queue_rows=100_000, deadline=60)
+
+    async def run() -> None:
+        await asyncio.gather(*(batcher.submit(job, MAX_BATCH_ROWS // 2) for job in range(5)))
+
+    asyncio.run(run())
+    assert batches == [2, 2, 1]

@@ -1,0 +1,138 @@
+"""The request decoder: what is wrong is a 4xx that names the field and repeats nothing."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millrace.errors import RequestError
+from serving.online.request import Need, RequestDecoder
+
+COLUMNS: dict[str, Any] = {
+    "carrier": "text",
+    "flight": "integer",
+    "delay": "number",
+    "weekend": "flag",
+    "scheduled": "instant",
+    "ticket": "key",
+}
+NEEDS = [Need("carrier", frozenset({"delay"})), Need("scheduled", frozenset({"weekend"}))]
+GOOD = {"carrier": "UA", "scheduled": "2013-04-01T06:30:00-05:00"}
+
+
+@pytest.fixture(scope="module")
+def decoder() -> RequestDecoder:
+    return RequestDecoder(COLUMNS, NEEDS, max_rows=3)
+
+
+def refused(decoder: RequestDecoder, body: bytes) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        decoder.decode(body)
+    return caught.value
+
+
+def test_a_good_request_is_read_with_times_in_utc(decoder: RequestDecoder) -> None:
+    body = json.dumps({"rows": [GOOD], "at": "2013-04-01T02:00:00+02:00", "features": True}).encode()
+    request = decoder.decode(body)
+    assert request.at == datetime(2013, 4, 1, tzinfo=UTC)
+    assert request.features
+    assert request.rows == [{"carrier": "UA", "scheduled": datetime(2013, 4, 1, 11, 30, tzinfo=UTC)}]
+
+
+def test_no_rows_is_an_empty_request(decoder: RequestDecoder) -> None:
+    assert decoder.decode(b'{"rows": []}').rows == []
+
+
+def test_a_null_is_a_value_given(decoder: RequestDecoder) -> None:
+    assert decoder.decode(b'{"rows": [{"delay": null, "weekend": null}]}').rows == [{"delay": None, "weekend": None}]
+
+
+def row(text: str) -> bytes:
+    return ('{"rows": [{"carrier": "UA", "weekend": true, ' + text + "}]}").encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        (b"", 400, "body"),
+        (b"{", 400, "body"),
+        (b'{"rows": []} trailing', 400, "body"),
+        (row('"delay": NaN'), 400, "body"),
+        (row('"delay": Infinity'), 400, "body"),
+        (row('"carrier": "\\ud800 and more text"'), 400, "body"),
+        (row('"ticket": "\xff"').replace("\xff".encode(), b"\xff"), 400, "body"),
+        (b"[" * 100_000, 422, "body"),
+        (b'{"rows": [{"delay": ' + b"[" * 100_000, 422, "rows[0].delay"),
+        (b"null", 422, "body"),
+        (b"{}", 422, "rows"),
+        (b'{"rows": {}}', 422, "rows"),
+        (b'{"rows": [1]}', 422, "rows[0]"),
+        (b'{"rows": [], "model": 1}', 422, "model"),
+        (b'{"rows": [], "features": 1}', 422, "features"),
+        (b'{"rows": [], "at": 1364774400}', 422, "at"),
+        (b'{"rows": [], "at": "2013-04-01T00:00:00"}', 422, "at"),
+        (b'{"rows": [], "at": "0001-01-01T00:00:00+14:00"}', 422, "at"),
+        (b'{"rows": [], "at": "9999-12-31T23:59:59-14:00"}', 422, "at"),
+        (row('"delay": 1e400'), 422, "rows[0].delay"),
+        (row('"delay": 1e39'), 422, "rows[0].delay"),
+        (row('"delay": "12"'), 422, "rows[0].delay"),
+        (row('"delay": true'), 422, "rows[0].delay"),
+        (row('"flight": 1.5'), 422, "rows[0].flight"),
+        (row('"flight": 1180591620717411303424'), 422, "rows[0].flight"),
+        (row('"weekend": 1'), 422, "rows[0].weekend"),
+        (row('"ticket": "' + "x" * 1_001 + '"'), 422, "rows[0].ticket"),
+        (row('"ticket": "a\\u0000b"'), 422, "rows[0].ticket"),
+        (row('"ticket": {}'), 422, "rows[0].ticket"),
+        (row('"colour": 1'), 422, "rows[0].colour"),
+        (row('"<script>": 1'), 422, "rows[0]"),
+        (row('"delay": 1, "delay": 2'), 422, "delay"),
+        (row('"delay": 1, "d\\u0065lay": ":"'), 422, "rows[0].delay"),
+        (b'{"rows": [], "rows": []}', 422, "rows"),
+        (b'{"rows": [{"weekend": true}]}', 422, "rows[0].carrier"),
+        (b'{"rows": [{"carrier": "UA"}]}', 422, "rows[0].scheduled"),
+        (b'{"rows": [{"carrier": "UA", "weekend": true}, {}]}', 422, "rows[1].carrier"),
+        (b'{"rows": [' + b",".join([b"{}"] * 4) + b"]}", 413, "rows"),
+    ],
+)
+def test_bad_input_is_refused_naming_the_field(decoder: RequestDecoder, body: bytes, status: int, field: str) -> None:
+    error = refused(decoder, body)
+    assert (error.status, error.field) == (status, field)
+
+
+@pytest.mark.parametrize("value", ["9" * 50, "1e400", '"secret-value"', '["secret-value"]'])
+def test_no_value_is_repeated(decoder: RequestDecoder, value: str) -> None:
+    error = refused(decoder, row(f'"delay": {value}'))
+    assert value.strip('["]') not in str(error)
+
+
+def test_an_unknown_column_with_an_odd_name_is_not_repeated(decoder: RequestDecoder) -> None:
+    assert "script" not in str(refused(decoder, row('"<script>alert(1)</script>": 1')))
+
+
+def test_a_duplicate_hidden_behind_colons_in_a_text_is_found(decoder: RequestDecoder) -> None:
+    error = refused(decoder, row('"ticket": ":::", "delay": 1, "delay": 2'))
+    assert error.field == "delay"
+
+
+def outcome(body: bytes) -> list[dict[str, Any]] | int:
+    """The rows, or the status that refuses them."""
+    try:
+        return RequestDecoder(COLUMNS, NEEDS, max_rows=3).decode(body).rows
+    except RequestError as error:
+        return error.status
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused_as_the_clients_error_or_read(body: bytes) -> None:
+    assert outcome(body) in (400, 413, 422) or outcome(body) == []
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=5))
+def test_any_value_is_refused_as_the_clients_error_or_read(value: Any) -> None:
+    body = json.dumps({"rows": [{"delay": value, "weekend": None}]}).encode()
+    assert outcome(body) in (400, 422, [{"delay": value, "weekend": None}])

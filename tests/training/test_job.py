@@ -1,0 +1,130 @@
+"""One training: every candidate tracked and bundled as it would serve, or nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.plan import ReadPlan
+from features.training_set import TrainingSet
+from millrace import Candidate, UseCase
+from millrace.bundle import open_bundle
+from millrace.engine import open_engine
+from millrace.errors import TrainingError
+from millrace.keys import public_key
+from millrace.quality import quality
+from millrace.registry import experiment_id, mlflow_client
+from millrace.settings import Settings
+from training.job import Trained, train
+
+
+@pytest.fixture
+def trained(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, plan: ReadPlan, as_of: datetime
+) -> Trained:
+    return train(use_case, settings, training_set, plan, as_of=as_of)
+
+
+def runs(settings: Settings) -> list[Any]:
+    client = mlflow_client(settings)
+    return list(client.search_runs([experiment_id(client, settings, "late")]))
+
+
+def test_a_training_is_whole(
+    trained: Trained, use_case: UseCase, settings: Settings, training_set: TrainingSet, as_of: datetime
+) -> None:
+    assert [(model.candidate, model.baseline) for model in trained.models] == [
+        ("coin", True),
+        ("logistic", False),
+        ("trees", False),
+    ]
+    assert [model.engine for model in trained.models] == ["onnx"] * 3
+    losses = [model.quality.log_loss for model in trained.models]
+    assert losses[0] > losses[1] > losses[2]
+    for model in trained.models:
+        opened = open_bundle(model.bundle.folder, public_key=public_key(settings))
+        contract = opened.contract
+        scores = open_engine(opened).predict(contract.encode_frame(trained.holdout))
+        assert scores.tolist() == model.scores.tolist()  # what was judged is what serves
+        assert model.quality == quality(trained.labels, scores)
+        assert (contract.names, contract.trained_as_of) == (training_set.features, as_of)
+        assert contract.read_plan["features"] == list(training_set.features)
+        assert contract.lineage["lake_versions"] == {"raw/trips": 3}
+        assert contract.lineage["holdout"]["rows"] == trained.holdout.height
+        assert contract.lineage["run_id"] == model.run_id
+        reference = opened.reference()
+        assert reference.columns == [*training_set.features, "score", "label"]
+        assert reference.height == trained.holdout.height
+        assert {one.value for one in model.slices} <= {"AA", "B6", "UA", "(missing)"}
+
+
+def test_every_run_holds_parameters_metrics_versions_and_the_bundle(trained: Trained, settings: Settings) -> None:
+    client = mlflow_client(settings)
+    found = {run.info.run_name: run for run in runs(settings)}
+    assert set(found) == {"coin", "logistic", "trees"}
+    model = trained.models[2]
+    run = found["trees"]
+    assert run.info.run_id == model.run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["max_iter"] == "30"
+    assert run.data.metrics["log_loss"] == pytest.approx(model.quality.log_loss)
+    assert run.data.tags["lake.raw/trips"] == "3"
+    assert run.data.tags["millrace.digest"] == model.bundle.digest
+    names = {artifact.path for artifact in client.list_artifacts(model.run_id, "bundle")}
+    assert names == {f"bundle/{name}" for name in ("model.onnx", "contract.json", "reference.parquet", "manifest.json")}
+
+
+def test_the_sample_for_measuring_is_rows_of_the_holdout_in_the_contracts_order(trained: Trained) -> None:
+    sample = trained.sample(10)
+    assert len(sample) == 10
+    contract = trained.models[0].bundle.contract
+    first = contract.encode_frame(trained.holdout.head(1))
+    assert contract.encode_rows(sample[:1]).tobytes() == first.tobytes()
+
+
+def test_the_same_seed_and_rows_give_the_same_model(
+    trained: Trained, use_case: UseCase, settings: Settings, training_set: TrainingSet, plan: ReadPlan, as_of: datetime
+) -> None:
+    again = train(use_case, settings, training_set, plan, as_of=as_of)
+    for first, second in zip(trained.models, again.models, strict=True):
+        assert first.bundle.model() == second.bundle.model()
+        assert np.array_equal(first.scores, second.scores)
+
+
+def test_a_candidate_that_raises_ends_the_training_and_leaves_nothing_staged(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, plan: ReadPlan, as_of: datetime
+) -> None:
+    def build(inputs: Sequence[Any]) -> Any:
+        raise RuntimeError("no luck")
+
+    broken = replace(use_case, candidates=(Candidate("broken", build),))
+    told: list[str] = []
+    with pytest.raises(TrainingError, match="'broken' cannot be fitted: RuntimeError: no luck"):
+        train(broken, settings, training_set, plan, as_of=as_of, progress=told.append)
+    assert [line.split(":")[0] for line in told] == ["coin"]
+    assert list((settings.folder("staging") / "late").iterdir()) == []
+    assert {run.info.run_name: run.info.status for run in runs(settings)} == {"coin": "FINISHED", "broken": "FAILED"}
+
+
+def test_rows_that_do_not_suffice_leave_no_trace(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, plan: ReadPlan, as_of: datetime
+) -> None:
+    constant = replace(training_set, frame=training_set.frame.with_columns(label=pl.lit(0, dtype=pl.Int8)))
+    with pytest.raises(TrainingError, match="one outcome only"):
+        train(use_case, settings, constant, plan, as_of=as_of)
+    assert runs(settings) == []
+
+
+def test_a_constant_and_an_always_missing_feature_do_no_harm(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, plan: ReadPlan, as_of: datetime
+) -> None:
+    frame = training_set.frame.with_columns(one=pl.lit(1.0), none=pl.lit(None, dtype=pl.Float64), all_null=pl.lit(None))
+    features = (*training_set.features, "one", "none", "all_null")
+    found = train(use_case, settings, replace(training_set, frame=frame, features=features), plan, as_of=as_of)
+    assert [model.engine for model in found.models] == ["onnx"] * 3

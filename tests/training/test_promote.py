@@ -1,0 +1,155 @@
+"""From trained models to a champion, with a decision and its reasons each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from features.plan import ReadPlan
+from features.training_set import TrainingSet
+from millrace import Budget, UseCase, at_least
+from millrace.db import Database
+from millrace.registry import mlflow_client
+from millrace.settings import Settings
+from training.job import Trained, train
+from training.promote import Outcome, choose, judge_all, settle
+
+CHEAP = {"p50_ms": 0.01, "p99_ms": 0.05, "memory_mb": 5.0, "bundle_mb": 0.1}
+COSTS = dict.fromkeys(("coin", "logistic", "trees"), CHEAP)
+
+
+@pytest.fixture
+def db(settings: Settings) -> Database:
+    return Database.open(settings)
+
+
+@pytest.fixture
+def trained(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, plan: ReadPlan, as_of: datetime
+) -> Trained:
+    return train(use_case, settings, training_set, plan, as_of=as_of)
+
+
+@pytest.fixture
+def first(use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime) -> Outcome:
+    return settle(use_case, settings, db, trained, COSTS, as_of=as_of, why="First training")
+
+
+def test_the_best_that_passes_becomes_the_first_champion(
+    first: Outcome, db: Database, settings: Settings, trained: Trained
+) -> None:
+    serving = db.champion("late")
+    assert first.promoted
+    assert serving is not None
+    assert (serving.version, serving.candidate, serving.status) == (1, "trees", "champion")
+    assert serving.verdict["passed"] is True
+    assert serving.cost == CHEAP
+    assert Path(serving.bundle) == settings.bundles / "late" / "1"
+    assert serving.digest == trained.models[2].bundle.digest
+    assert first.reason.startswith("First training. trees is promoted. ")
+    assert "beats the baseline" in first.reason
+    assert not any(model.bundle.folder.exists() for model in trained.models)
+    alias = mlflow_client(settings).get_model_version_by_alias("late", "champion")
+    assert alias.run_id == serving.run_id
+
+
+def test_every_run_holds_its_verdict_and_cost(first: Outcome, settings: Settings) -> None:
+    client = mlflow_client(settings)
+    for one in first.judged:
+        run = client.get_run(one.model.run_id)
+        assert run.data.tags["millrace.verdict"] == ("passed" if one.verdict.passed else "refused")
+        assert run.data.metrics["p99_ms"] == CHEAP["p99_ms"]
+        assert "verdict.json" in {artifact.path for artifact in client.list_artifacts(one.model.run_id)}
+
+
+def test_an_equal_challenger_is_refused_and_the_champion_stays(
+    first: Outcome,
+    use_case: UseCase,
+    settings: Settings,
+    db: Database,
+    training_set: TrainingSet,
+    plan: ReadPlan,
+    as_of: datetime,
+) -> None:
+    again = train(use_case, settings, training_set, plan, as_of=as_of)
+    outcome = settle(use_case, settings, db, again, COSTS, as_of=as_of, why="A look")
+    serving = db.champion("late")
+    assert not outcome.promoted
+    assert serving is not None
+    assert serving.version == first.version.version
+    assert [(row.version, row.status) for row in db.models("late")] == [(2, "refused"), (1, "champion")]
+    last = db.decisions("late")[-1]
+    assert (last.action, last.version) == ("refused", 2)
+    assert "that may be chance" in last.reason
+    assert last.evidence["verdict"]["passed"] is False
+
+
+def test_a_better_challenger_takes_over(
+    first: Outcome,
+    use_case: UseCase,
+    settings: Settings,
+    db: Database,
+    training_rows: Callable[..., pl.DataFrame],
+    training_set: TrainingSet,
+    plan: ReadPlan,
+    as_of: datetime,
+) -> None:
+    later = as_of + timedelta(days=40)
+    turned = training_rows(later, seed=9).with_columns(label=1 - pl.col("label"))  # the world has changed
+    trained = train(use_case, settings, replace(training_set, frame=turned), plan, as_of=later)
+    outcome = settle(use_case, settings, db, trained, COSTS, as_of=later)
+    serving = db.champion("late")
+    assert outcome.promoted
+    assert serving is not None
+    assert serving.version == 2
+    assert "better beyond chance" in outcome.reason
+    assert [version for _, version in db.champions("late")] == [1, 2]
+
+
+def test_no_model_within_the_budget_means_no_champion(
+    use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime
+) -> None:
+    strict = replace(use_case, budget=Budget(at_least(roc_auc=0.999)))
+    outcome = settle(strict, settings, db, trained, COSTS, as_of=as_of)
+    assert not outcome.promoted
+    assert db.champion("late") is None
+    assert outcome.version.status == "refused"
+    assert "ROC AUC is" in outcome.reason
+    assert "must be at least 0.999" in outcome.reason
+
+
+def test_the_baseline_never_serves(use_case: UseCase, settings: Settings, trained: Trained, as_of: datetime) -> None:
+    costly = {name: CHEAP | ({"memory_mb": 900.0} if name != "coin" else {}) for name in COSTS}
+    open_budget = replace(use_case, budget=Budget(use_case.budget.limits[1:]))
+    judged = judge_all(open_budget, settings, trained, costly, champion=None, as_of=as_of)
+    assert [one.verdict.passed for one in judged] == [True, False, False]
+    assert choose(judged).model.candidate == "trees"
+
+
+def test_a_dearer_model_of_lower_loss_gives_way_when_it_misses_the_budget(
+    use_case: UseCase, settings: Settings, trained: Trained, as_of: datetime
+) -> None:
+    costly = COSTS | {"trees": CHEAP | {"memory_mb": 900.0}}
+    judged = judge_all(use_case, settings, trained, costly, champion=None, as_of=as_of)
+    assert choose(judged).model.candidate == "logistic"
+
+
+def test_a_damaged_champion_does_not_keep_a_good_model_out(
+    first: Outcome,
+    use_case: UseCase,
+    settings: Settings,
+    db: Database,
+    training_set: TrainingSet,
+    plan: ReadPlan,
+    as_of: datetime,
+) -> None:
+    (Path(first.version.bundle) / "model.onnx").write_bytes(b"")
+    again = train(use_case, settings, training_set, plan, as_of=as_of)
+    outcome = settle(use_case, settings, db, again, COSTS, as_of=as_of)
+    assert outcome.promoted
+    assert "cannot be compared" in outcome.reason
