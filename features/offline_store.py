@@ -144,7 +144,7 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # feast ships no 
             rows = scan_source(data_source, config.offline_store.options).select(columns)
             rows = rows.filter(pl.col(timestamp_field).cast(INSTANT) >= _aware(start_date))
             keys = {key: key for key in join_key_columns}
-            return latest(FeatureRows(rows, keys, {}, timestamp_field, created, None), _aware(end_date)).collect()
+            return latest(FeatureRows(rows, keys, {}, timestamp_field, created, None), _aware(end_date))
 
         return PolarsRetrievalJob(query)
 

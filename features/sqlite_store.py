@@ -27,7 +27,9 @@ ON CONFLICT (key) DO UPDATE SET event = excluded.event, known = excluded.known, 
 WHERE (excluded.event, excluded.known) >= (rows.event, rows.known)
 """
 _CHUNK = 512
-"""Keys in one statement; lists are padded to a power of two, so that few statements are compiled and kept."""
+"""Keys in one statement."""
+_STEP = 16
+"""Longer lists are padded to a multiple of it, so that few statements are compiled and kept."""
 
 
 class SqliteRows:
@@ -40,7 +42,7 @@ class SqliteRows:
     def write(self, entries: Iterable[Entry]) -> int:
         with self._transaction() as connection:
             before = connection.total_changes
-            connection.executemany(_UPSERT, ((entry.key, entry.event, entry.known, entry.row) for entry in entries))
+            connection.executemany(_UPSERT, entries)
             return connection.total_changes - before
 
     def read(self, keys: Sequence[bytes]) -> list[Stored | None]:
@@ -109,8 +111,12 @@ class SqliteRows:
 
 
 def _padded(keys: list[bytes]) -> list[bytes]:
-    """The keys, repeated at the end up to a power of two."""
-    return keys + keys[-1:] * ((1 << (len(keys) - 1).bit_length()) - len(keys))
+    """The keys, the last repeated up to a size that there is a statement for."""
+    return keys + keys[-1:] * (_size(len(keys)) - len(keys))
+
+
+def _size(count: int) -> int:
+    return count if count <= _STEP else -(-count // _STEP) * _STEP
 
 
 def _select(size: int) -> str:
@@ -118,4 +124,4 @@ def _select(size: int) -> str:
     return f"SELECT key, event, known, row FROM rows WHERE key IN ({marks})"  # noqa: S608  # nothing but question marks
 
 
-_SELECTS = {1 << power: _select(1 << power) for power in range(_CHUNK.bit_length())}
+_SELECTS = {size: _select(size) for size in sorted({_size(count) for count in range(1, _CHUNK + 1)})}

@@ -56,8 +56,8 @@ def _check_rooms() -> None:
         found = Path(spec.origin).resolve().parent if spec and spec.origin else None
         if found != _HOME / room:
             raise ImportError(
-                f"Millrace's package {room!r} is shadowed: Python finds {found or 'nothing'} instead of {_HOME / room}. "
-                "Rename that folder or take it off PYTHONPATH."
+                f"Millrace's package {room!r} is shadowed: Python finds {found or 'nothing'} "
+                f"instead of {_HOME / room}. Rename that folder or take it off PYTHONPATH."
             )
 
 

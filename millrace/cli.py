@@ -8,6 +8,7 @@ answers at once. This is the only place, beside the schedules, that reads the cl
 from __future__ import annotations
 
 import sys
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,9 @@ def _instant(text: str) -> datetime:
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a date or time; write 2013-04-01 or 2013-04-01T06:00:00Z.") from error
+        raise typer.BadParameter(
+            f"{text!r} is not a date or time; write 2013-04-01 or 2013-04-01T06:00:00Z."
+        ) from error
     return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
@@ -127,7 +130,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Let a registered version serve; one that failed its gate needs a reason."""
-    from pipelines.stages import promote as act
+    from pipelines.models import promote as act
     from pipelines.workspace import open_workspace
 
     with open_workspace(use_case) as workspace:
@@ -137,7 +140,7 @@ def promote(
 @app.command()
 def rollback(use_case: Name, as_of: AsOf = None, json: Json = False) -> None:
     """Let the champion before this one serve again."""
-    from pipelines.stages import rollback as act
+    from pipelines.models import rollback as act
     from pipelines.workspace import open_workspace
 
     with open_workspace(use_case) as workspace:
@@ -165,14 +168,16 @@ def serve(
 @app.command()
 def predict(
     use_case: Name,
-    rows: Annotated[str, typer.Argument(help="One JSON object or a list of them, a file of it, or - for standard input.")],
+    rows: Annotated[
+        str, typer.Argument(help="One JSON object or a list of them, a file of it, or - for standard input.")
+    ],
     at: Annotated[
         datetime | None, typer.Option("--as-of", parser=_instant, metavar="TIME", help="The moment predicted at.")
     ] = None,
     json: Json = False,
 ) -> None:
     """Score a few rows in this process, by entity keys, as the server would."""
-    from pipelines.stages import predict as act
+    from pipelines.status import predict as act
     from pipelines.workspace import open_workspace
 
     with open_workspace(use_case) as workspace:
@@ -182,7 +187,9 @@ def predict(
 @app.command()
 def score(
     use_case: Name,
-    start: Annotated[datetime, typer.Option("--from", parser=_instant, metavar="TIME", help="First prediction instant.")],
+    start: Annotated[
+        datetime, typer.Option("--from", parser=_instant, metavar="TIME", help="First prediction instant.")
+    ],
     until: Annotated[datetime, typer.Option("--until", parser=_instant, metavar="TIME", help="End of the stretch.")],
     output: Annotated[Path | None, typer.Option(help="Also write the scores to this Parquet file.")] = None,
     as_of: AsOf = None,
@@ -211,7 +218,7 @@ def monitor(
 @app.command()
 def status(use_case: Name, as_of: AsOf = None, json: Json = False) -> None:
     """Show the champion, the last ingest, freshness, and the last window and decision."""
-    from pipelines.stages import status as act
+    from pipelines.status import status as act
     from pipelines.workspace import open_workspace
 
     with open_workspace(use_case) as workspace:
@@ -231,6 +238,8 @@ def doctor(json: Json = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script: runs a command, turns an error of ours into one paragraph and its exit code."""
+    if not sys.warnoptions:  # vendors' deprecations are ours to read in the tests, not a user's
+        warnings.simplefilter("ignore")
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         app(arguments)

@@ -48,7 +48,9 @@ def show_error(error: MillraceError, json: bool) -> None:
     """Print what is wrong, where we looked and what to type next, on standard error."""
     if json:
         print(  # noqa: T201  # the command line's own output
-            jsonlib.dumps({"error": type(error).__name__, "what": error.what, "looked": error.looked, "todo": error.todo}),
+            jsonlib.dumps(
+                {"error": type(error).__name__, "what": error.what, "looked": error.looked, "todo": error.todo}
+            ),
             file=sys.stderr,
         )
         return

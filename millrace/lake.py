@@ -8,7 +8,7 @@ schemas or time beyond the two columns every table has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _CURSOR = "millrace.cursor"
 """Application transaction whose version is the cursor, in microseconds since 1970 (UTC)."""
+_MERGE = "millrace.merge"
+"""Application transaction of every merge: Delta lets no two commits of one pass each other, so a merge that looked at a
+table before another's rows were in it is tried again."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ATTEMPTS = 20
 """How often a commit is tried again after another writer won the race for the next version."""
@@ -102,12 +105,16 @@ class Lake:
 
     def cursor(self, table: str) -> datetime | None:
         """How far the table has been filled, by its last commit with a cursor; `None` without a table or a cursor."""
-        at = self.mark(table, _CURSOR)
+        at = self.marks(table, [_CURSOR]).get(_CURSOR)
         return None if at is None else _EPOCH + timedelta(microseconds=at)
 
-    def mark(self, table: str, name: str) -> int | None:
-        """The number that the last commit with the mark `name` left; `None` without a table or such a mark."""
-        return self._open(table).transaction_version(name) if self.exists(table) else None
+    def marks(self, table: str, names: Iterable[str]) -> dict[str, int]:
+        """The numbers that the last commits with these marks left; none without a table or such a mark."""
+        if not self.exists(table):
+            return {}
+        now = self._open(table)
+        found = {name: now.transaction_version(name) for name in names}
+        return {name: number for name, number in found.items() if number is not None}
 
     def scan(self, table: str, *, version: int | None = None) -> pl.LazyFrame:
         """The table's rows, lazily, as of its newest or a given version.
@@ -163,12 +170,17 @@ class Lake:
         column raises `LakeError`. Earlier values stay readable at earlier versions.
         """
         newest = _newest(table, frame, key)
-        marks = _Marks(batch, cursor)
 
         def write(now: DeltaTable | None) -> int:
             if now is None:
-                return self._write(table, None, newest, marks)
-            return _upsert(now, storable(newest, self._schema(now), self.uri(table)), key, marks)
+                return self._write(table, None, newest, _Marks(batch, cursor))
+            marks = _Marks(batch, cursor, {_MERGE: now.version()})
+            rows, corrects = _changed(now, storable(newest, self._schema(now), self.uri(table)), key)
+            if corrects:
+                _upsert(now, rows, key, marks)
+            elif rows.height or batch or cursor:
+                self._write(table, now, rows, marks, mode="append", schema_mode="merge")
+            return rows.height
 
         return self._commit(table, batch, write)
 
@@ -184,7 +196,7 @@ class Lake:
         """Put `frame` in the place of the rows that the SQL predicate `where` selects; with None, of the whole table.
 
         Every row of `frame` must itself satisfy the predicate. One atomic commit: readers see the old rows or the new.
-        `marks` are numbers to find again with `mark`.
+        `marks` are numbers to find again with the method `marks`.
         """
         left = _Marks(batch, None, marks or {})
 
@@ -229,7 +241,7 @@ class Lake:
             ) from error
 
     def _commit(self, table: str, batch: str | None, write: Callable[[DeltaTable | None], int]) -> Commit:
-        """Run `write` on the newest version, again if another writer was first, not at all if the batch is there."""
+        """Run `write` on the newest version; again if another writer was first, not at all if the batch is there."""
         from deltalake.exceptions import CommitFailedError, DeltaError
 
         for _ in range(_ATTEMPTS):
@@ -260,27 +272,28 @@ def open_lake(settings: Settings, use_case_name: str) -> Lake:
     return Lake(f"{settings.lake}/{use_case_name}", settings.lake_options)
 
 
-def _upsert(now: DeltaTable, frame: pl.DataFrame, key: Sequence[str], marks: _Marks) -> int:
-    """Merge `frame` into the table; a merge that changes nothing still commits its marks."""
-    from deltalake import write_deltalake
+def _changed(now: DeltaTable, frame: pl.DataFrame, key: Sequence[str]) -> tuple[pl.DataFrame, bool]:
+    """The rows that the table lacks or has as known earlier, and whether there are any of the latter.
 
-    before = now.version()
-    did: dict[str, Any] = (
-        now.merge(
-            frame,
-            predicate=" AND ".join(f'target."{column}" = source."{column}"' for column in key),
-            source_alias="source",
-            target_alias="target",
-            merge_schema=True,
-            commit_properties=marks.properties(),
-        )
-        .when_matched_update_all(f'source."{KNOWN_AT}" > target."{KNOWN_AT}"')
-        .when_not_matched_insert_all()
-        .execute()
+    Looking costs a sixth of a Delta merge (300,000 rows, 7,000 new), and most batches then need none: they only append.
+    """
+    stored = pl.scan_delta(now).select(*key, pl.col(KNOWN_AT).alias("__stored"))
+    stored = stored.join(frame.lazy().select(key), on=list(key), how="semi")
+    known = frame.lazy().join(stored, on=list(key), how="left", maintain_order="left").collect()
+    changed = known.filter(pl.col("__stored").is_null() | (pl.col(KNOWN_AT) > pl.col("__stored")))
+    return changed.drop("__stored"), changed["__stored"].null_count() < changed.height
+
+
+def _upsert(now: DeltaTable, frame: pl.DataFrame, key: Sequence[str], marks: _Marks) -> None:
+    merger = now.merge(
+        frame,
+        predicate=" AND ".join(f'target."{column}" = source."{column}"' for column in key),
+        source_alias="source",
+        target_alias="target",
+        merge_schema=True,
+        commit_properties=marks.properties(),
     )
-    if now.version() == before and marks != _Marks():
-        write_deltalake(now, frame.clear(), mode="append", commit_properties=marks.properties())
-    return int(did["num_target_rows_inserted"] + did["num_target_rows_updated"])
+    merger.when_matched_update_all().when_not_matched_insert_all().execute()
 
 
 def _newest(table: str, frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
@@ -288,6 +301,8 @@ def _newest(table: str, frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame
     empty = [column for column in key if frame[column].null_count()]
     if empty:
         raise LakeError(f"Rows for the table {table!r} have no value in the key column {', '.join(empty)}.")
+    if frame.n_unique(key) == frame.height:
+        return frame
     return frame.sort(KNOWN_AT, maintain_order=True).unique(list(key), keep="last", maintain_order=True)
 
 

@@ -1,7 +1,7 @@
 """Folder → UseCase: finds a use case by name or path, imports it, and says what to write when it cannot.
 
-The folder is imported as a package of its own name (`millrace_use_case_<folder>`), so that its modules import each other
-relatively (`from .features import …`), two use cases may both have a `features.py`, and `sys.path` stays untouched.
+The folder is imported as a package of its own name (`millrace_use_case_<folder>`), so that its modules import each
+other relatively (`from .features import …`), two use cases may both have a `features.py`, and `sys.path` stays untouched.
 """
 
 from __future__ import annotations
@@ -63,14 +63,16 @@ def find_folder(name: str, settings: Settings) -> Path:
         raise UseCaseError(
             f"The folder {folder} is not a use case: it has no {ENTRY}.",
             looked=f"It holds {', '.join(sorted(path.name for path in folder.iterdir())) or 'nothing'}.",
-            todo=f"Write {folder / ENTRY} (docs/your-use-case.md), or start from one: cp -r examples/flight_delay {folder}.",
+            todo=f"Write {folder / ENTRY} (docs/your-use-case.md), or start from one: "
+            f"cp -r examples/flight_delay {folder}.",
         )
     known = names(settings)
     raise UseCaseError(
         f"There is no use case {name!r}.",
         looked=f"Looked for {places[0] / ENTRY} and {places[1] / ENTRY}; {settings.use_cases} holds "
         f"{', '.join(known) if known else 'no use case'}.",
-        todo=f"Type one of these names, a folder's path, or start one: cp -r examples/flight_delay {settings.use_cases}/{name}.",
+        todo="Type one of these names or a folder's path, or start one: "
+        f"cp -r examples/flight_delay {settings.use_cases}/{name}.",
     )
 
 

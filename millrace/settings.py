@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnreadableSettingError
 
 from millrace.errors import SettingsError
 
@@ -21,11 +22,11 @@ _QUIET: Mapping[str, str] = {
     "FEAST_USAGE": "False",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
 }
 """What the parts we stand on would otherwise send to their makers, or print over our own output. A value that the
 operator has set stays as it is."""
@@ -39,18 +40,31 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".millrace"), description="Folder of the embedded platform's files.")
     use_cases: Path = Field(Path("examples"), description="Folder in which a use case is looked up by name.")
     database_url: str = Field(
-        "", description="The platform's own database; empty means SQLite in the home folder. Write `postgresql+psycopg://…`."
+        "",
+        description="The platform's own database; empty means SQLite in the home folder. Write `postgresql+psycopg://…`.",
     )
-    lake_url: str = Field("", description="Root of the lake: a folder or an object-store URL (`s3://…`); empty means the home folder.")
-    lake_options: dict[str, str] = Field(default_factory=dict, description="Storage options of the lake's object store, as JSON.")
+    lake_url: str = Field(
+        "", description="Root of the lake: a folder or an object-store URL (`s3://…`); empty means the home folder."
+    )
+    lake_options: dict[str, str] = Field(
+        default_factory=dict, description="Storage options of the lake's object store, as JSON."
+    )
     mlflow_tracking_uri: str = Field("", description="MLflow's tracking server; empty means SQLite in the home folder.")
-    bundle_dir: Path | None = Field(None, description="Folder of the model bundles that servers open; empty means the home folder.")
-    online_store: Literal["sqlite", "redis"] = Field("sqlite", description="Where fresh feature values are served from.")
+    bundle_dir: Path | None = Field(
+        None, description="Folder of the model bundles that servers open; empty means the home folder."
+    )
+    online_store: Literal["sqlite", "redis"] = Field(
+        "sqlite", description="Where fresh feature values are served from."
+    )
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the online store.")
-    redis_prefix: str = Field("millrace", description="Prefix of every Redis key, so that several platforms share one Redis.")
+    redis_prefix: str = Field(
+        "millrace", description="Prefix of every Redis key, so that several platforms share one Redis."
+    )
     host: str = Field("127.0.0.1", description="Address that the HTTP server listens on.")
     port: int = Field(8100, ge=0, le=65535, description="Port that the HTTP server listens on; 0 takes a free one.")
-    api_key: SecretStr | None = Field(None, description="Key that clients send as `X-API-Key`; empty makes one in the home folder.")
+    api_key: SecretStr | None = Field(
+        None, description="Key that clients send as `X-API-Key`; empty makes one in the home folder."
+    )
     trusted_hosts: list[str] = Field(
         default_factory=list,
         description="Names in the `Host` header that the HTTP server answers to beside its own address, as JSON.",
@@ -62,7 +76,9 @@ class Settings(BaseSettings):
         1_000, ge=1, description="Milliseconds that a prediction request may wait for the model; beyond them: 503."
     )
     threads: int = Field(1, ge=1, le=256, description="Threads that one model uses for one batch.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="Least severe level that is logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "WARNING", description="Least severe level that is logged."
+    )
     log_json: bool = Field(False, description="Write logs as JSON lines instead of text.")
 
     @property
@@ -101,12 +117,18 @@ def read_settings(**given: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks what mypy cannot
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = "MILLRACE_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(
-            f"The setting {name} cannot be used: {first['msg']}.",
-            looked="Settings are read from the environment.",
-            todo="See docs/settings.md for every setting and its default.",
-        ) from error
+        raise _unusable("_".join(str(part) for part in first["loc"]), first["msg"]) from error
+    except UnreadableSettingError as error:
+        # Its message alone names the field: error parsing value for field "lake_options" from source …
+        raise _unusable(str(error).split('"')[1], "it must be JSON") from error
+
+
+def _unusable(field: str, why: str) -> SettingsError:
+    return SettingsError(
+        f"The setting MILLRACE_{field.upper()} cannot be used: {why}.",
+        looked="Settings are read from the environment.",
+        todo="See docs/settings.md for every setting and its default.",
+    )
 
 
 def quiet_vendors() -> None:

@@ -32,8 +32,8 @@ class Source:
     """Where rows come from.
 
     `read(since, until)` returns every row with `since < known_at <= until` (either may be read again at any time), with
-    the columns `event_time` and `known_at` as UTC datetimes beside its own. `key` names the columns that identify a row;
-    of two rows with one key the later `known_at` wins. `schema` builds the pandera (polars) schema of a frame.
+    the columns `event_time` and `known_at` as UTC datetimes beside its own. `key` names the columns that identify a
+    row; of two rows with one key the later `known_at` wins. `schema` builds the pandera (polars) schema of a frame.
     """
 
     name: str
@@ -92,7 +92,9 @@ class FeatureTable:
 
     def __post_init__(self) -> None:
         _check_name("FeatureTable", self.name)
-        _require("FeatureTable", self.name, callable(self.build), "build must be a function (tables) -> polars.LazyFrame")
+        _require(
+            "FeatureTable", self.name, callable(self.build), "build must be a function (tables) -> polars.LazyFrame"
+        )
         _require("FeatureTable", self.name, len(self.reads) > 0, "reads must name at least one Source")
         _require("FeatureTable", self.name, len(self.entity) > 0, "entity must name at least one column")
 
@@ -126,7 +128,9 @@ class Candidate:
 
     def __post_init__(self) -> None:
         _check_name("Candidate", self.name)
-        _require("Candidate", self.name, callable(self.build), "build must be a function (inputs, **params) -> estimator")
+        _require(
+            "Candidate", self.name, callable(self.build), "build must be a function (inputs, **params) -> estimator"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +176,10 @@ def at_most(**bounds: float) -> tuple[Limit, ...]:
     return tuple(Limit(metric, bound, "<=") for metric, bound in bounds.items())
 
 
-BUDGET_METRICS = frozenset({"roc_auc", "log_loss", "brier", "calibration_error", "p50_ms", "p99_ms", "memory_mb", "bundle_mb"})
-"""What a budget may limit: quality on the hold-out, one-row latency, resident memory added by the model, size on disk."""
+BUDGET_METRICS = frozenset(
+    {"roc_auc", "log_loss", "brier", "calibration_error", "p50_ms", "p99_ms", "memory_mb", "bundle_mb"}
+)
+"""What a budget may limit: quality on the hold-out, one-row latency, resident memory added by the model, its size."""
 
 
 @dataclass(frozen=True, init=False, slots=True)
@@ -195,7 +201,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Which rows a model learns from: `history` of labelled rows up to `as_of`, the last `holdout` of them kept for the gate."""
+    """Which rows a model learns from: `history` of labelled rows up to `as_of`, the last `holdout` of it for the gate."""
 
     history: timedelta = timedelta(days=365)
     holdout: timedelta = timedelta(days=7)
@@ -222,7 +228,7 @@ class Monitor:
 
     window: timedelta = timedelta(days=7)
     sample: int = 5_000
-    alpha: float = 0.05
+    alpha: float = 0.01
     min_effect: float = 0.1
     min_rows: int = 500
 
@@ -234,15 +240,15 @@ class Retrain:
     cooldown: timedelta = timedelta(days=14)
     max_per_month: int = 3
     min_new_labels: int = 1_000
-    max_growth: float = 0.12
-    """Retrain when the labels that are new are this share of those that the champion learned from."""
+    max_growth: float = 0.15
+    """Retrain when the labels that are new are this share of those known at the last training."""
     max_surprise: float = 0.05
     """Retrain when a window's log loss is this far from what the champion's own probabilities promised (their mean
-    entropy), in nats and in either direction. How hard a window is moves both alike, so that a bad week is no reason."""
+    entropy), in nats and in either direction. How hard a window is moves both alike: a bad week is no reason."""
     min_coverage: float = 0.7
     """A window with labels for a smaller share of its rows is immature: nothing is retrained on it."""
     max_age: timedelta = timedelta(days=28)
-    """Retrain when the champion is older than this, drift or not."""
+    """Retrain when the last training is this long ago, drift or not; a champion of this age counts as old."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,7 +341,7 @@ def _check_unique(use_case: str, part: str, names: list[str]) -> None:
 
 
 def _check_declared(use_case: UseCase) -> None:
-    """The population's, the label's and the feature tables' sources are among `sources`, and there is something to train."""
+    """What population, label and feature tables read is among `sources`, and there is something to train."""
     used = {use_case.population.source.name, use_case.label.source.name}
     used |= {source.name for table in use_case.feature_tables for source in table.reads}
     missing = sorted(used - {source.name for source in use_case.sources})
@@ -350,4 +356,6 @@ def _check_declared(use_case: UseCase) -> None:
             f"the population's {use_case.population.source.key}; labels are joined by key, so they must be the same."
         )
     if not use_case.candidates:
-        raise UseCaseError(f"Use case {use_case.name!r} has no candidates.", todo="Add one: candidates=(Candidate(…),).")
+        raise UseCaseError(
+            f"Use case {use_case.name!r} has no candidates.", todo="Add one: candidates=(Candidate(…),)."
+        )

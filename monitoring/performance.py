@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from millrace.errors import LakeError
 from millrace.quality import (
+    CLIP,
     Difference,
+    Floats,
     Quality,
     SliceQuality,
     paired_difference,
@@ -59,6 +62,8 @@ class Performance:
     quality: Quality | None
     mean_score: float | None
     """Mean predicted probability of the rows that the quality is of; beside their share of positives it shows bias."""
+    promised_log_loss: float | None
+    """The log loss that these rows would have if every probability were true: their mean entropy, in nats."""
     slices: tuple[SliceQuality, ...]
 
     @property
@@ -78,6 +83,7 @@ class Performance:
             "contradictory": self.contradictory,
             "quality": self.quality.to_dict() if self.quality else None,
             "mean_score": self.mean_score,
+            "promised_log_loss": self.promised_log_loss,
             "slices": [{"column": s.column, "value": s.value, **s.quality.to_dict()} for s in self.slices],
         }
 
@@ -110,8 +116,10 @@ def join_labels(
 def performance(joined: LabelledPredictions, *, slices: Sequence[str] = (), score: str = "score") -> Performance:
     """The quality of the column `score` on the labelled rows, whole and for each value of the slice columns.
 
-    A slice column that the frame lacks is skipped, as is a value with fewer rows than `slice_quality` asks for.
+    A slice column that the frame lacks is skipped, as is a value with fewer rows than `slice_quality` asks for. Raises
+    `LakeError` when there is no score column.
     """
+    _require("predictions", joined.frame, [score])
     labelled = joined.frame.filter(pl.col(LABEL).is_not_null())
     usable = labelled.filter(pl.col(score).is_between(0, 1).fill_null(value=False))
     y, p = usable[LABEL].to_numpy(), usable[score].cast(pl.Float64).to_numpy()
@@ -125,6 +133,7 @@ def performance(joined: LabelledPredictions, *, slices: Sequence[str] = (), scor
         contradictory=joined.contradictory,
         quality=quality(y, p) if usable.height else None,
         mean_score=float(p.mean()) if usable.height else None,
+        promised_log_loss=_mean_entropy(p) if usable.height else None,
         slices=slice_quality(y, p, columns) if usable.height else (),
     )
 
@@ -147,6 +156,12 @@ def log_loss_gain(
     return paired_difference(gains, hours, seed=seed)
 
 
+def _mean_entropy(p: Floats) -> float:
+    """Mean of -p log p - (1-p) log(1-p), clipped as the log loss is."""
+    q = np.clip(p, CLIP, 1 - CLIP)
+    return float(-(q * np.log(q) + (1 - q) * np.log(1 - q)).mean())
+
+
 def _scored(joined: LabelledPredictions, key: Sequence[str]) -> pl.DataFrame:
     usable = joined.frame.filter(pl.col(LABEL).is_not_null() & pl.col("score").is_between(0, 1).fill_null(value=False))
     return usable.unique(list(key), keep="last", maintain_order=True).with_columns(pl.col("score").cast(pl.Float64))
@@ -166,7 +181,7 @@ def _require(what: str, frame: pl.DataFrame, columns: Sequence[str]) -> None:
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise LakeError(
-            f"The {what} lack the column {', '.join(missing)}, so predictions and labels cannot be joined.",
+            f"The {what} lack the column {', '.join(missing)}, so the predictions cannot be held against their labels.",
             looked=f"They have: {', '.join(frame.columns)}.",
-            todo="Give both frames the key columns, and the labels `label` and `label_known_at`.",
+            todo="Give both frames the key columns, the predictions `score`, the labels `label` and `label_known_at`.",
         )

@@ -16,7 +16,18 @@ from millrace.errors import MillraceError
 from millrace.loader import load_use_case, names
 from millrace.settings import Settings, read_settings
 
-_PARTS = ("prefect", "feast", "mlflow", "fastapi", "evidently", "scikit-learn", "torch", "sqlalchemy", "polars", "deltalake")
+_PARTS = (
+    "prefect",
+    "feast",
+    "mlflow",
+    "fastapi",
+    "evidently",
+    "scikit-learn",
+    "torch",
+    "sqlalchemy",
+    "polars",
+    "deltalake",
+)
 _MEMORY_GB = 4
 
 
@@ -74,7 +85,9 @@ def _home(settings: Settings) -> Finding:
         probe.unlink()
         probe.parent.rmdir()
     except OSError as error:
-        return Finding("home folder", False, f"{home}: {error.strerror}", "Set MILLRACE_HOME to a folder you may write.")
+        return Finding(
+            "home folder", False, f"{home}: {error.strerror}", "Set MILLRACE_HOME to a folder you may write."
+        )
     return Finding("home folder", True, f"{home} can be written")
 
 

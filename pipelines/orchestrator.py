@@ -52,7 +52,11 @@ class Orchestrator:
                 raise MillraceError(
                     "Prefect's server did not start.",
                     looked=f"Ran `prefect server start` for up to {_START_TIMEOUT_S:.0f} s; it "
-                    + ("is still not answering." if self._server.poll() is None else f"exited with {self._server.poll()}."),
+                    + (
+                        "is still not answering."
+                        if self._server.poll() is None
+                        else f"exited with {self._server.poll()}."
+                    ),
                     todo="Run `prefect server start` to see why, or set PREFECT_API_URL to a running one.",
                 )
             time.sleep(0.1)

@@ -20,7 +20,7 @@ from millrace.engine import open_engine
 from millrace.errors import MillraceError, NoChampionError, NoDataError
 from millrace.keys import public_key
 from millrace.prediction_log import log_batch, row_keys
-from millrace.usecase import EVENT_TIME
+from millrace.usecase import EVENT_TIME, KNOWN_AT
 from pipelines.workspace import Workspace
 from serving.batch.score import score_frame
 
@@ -41,31 +41,46 @@ class Scored:
         return asdict(self)
 
 
-def score(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, output: Path | None = None) -> Scored:
+SHADOW = "shadow"
+"""The lake's table of scores of a version that does not serve, kept for comparison."""
+
+
+def score(
+    ws: Workspace,
+    *,
+    start: datetime,
+    end: datetime,
+    as_of: datetime,
+    output: Path | None = None,
+    shadow: int | None = None,
+) -> Scored:
     """Score the rows with prediction instants in [start, end), as known at `as_of`, and log the predictions.
 
+    `shadow` names a version that scores the same rows beside the champion, without serving.
     Raises `NoChampionError` when nothing served at `start`, `NoDataError` when there is no row.
     """
     with ws.run("score", as_of) as detail:
-        frame = with_features(ws, start=start, end=end, as_of=as_of)
-        frame = _scored_by_their_champions(ws, frame).with_columns(served_at=pl.lit(as_of))
+        features = with_features(ws, start=start, end=end, as_of=as_of)
+        frame = _scored_by_their_champions(ws, features).with_columns(served_at=pl.lit(as_of))
         versions = tuple(sorted(frame["version"].unique().to_list()))
         batch = f"score:{start.isoformat()}:{end.isoformat()}:{as_of.isoformat()}:{'+'.join(map(str, versions))}"
         logged = log_batch(ws.lake, frame, batch=batch)
         if output is not None:
             _write_aside(frame, output)
         done = Scored(start, end, frame.height, logged, versions, str(output) if output else None)
+        if shadow is not None:
+            _log_shadow(ws, score_with(ws, features, shadow), as_of=as_of, batch=f"shadow:{batch}")
         detail.update(rows=done.rows, logged=logged, versions=list(versions))
     return done
 
 
 def with_features(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime) -> pl.DataFrame:
-    """The population's rows with prediction instants in [start, end), with `row_key` and every feature at that instant."""
+    """The population's rows with prediction instants in [start, end), with `row_key` and the features at each instant."""
     rows = population_rows(ws.use_case, ws.lake, since=start, until=end, as_of=as_of)
     if rows.is_empty():
         raise NoDataError(
             f"There is nothing to score from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC.",
-            looked=f"The source {ws.use_case.population.source.name!r} has no row there that was known by {as_of:%Y-%m-%d}.",
+            looked=f"The source {ws.use_case.population.source.name!r} has no row there known by {as_of:%Y-%m-%d}.",
             todo=f"Ingest first: millrace ingest {ws.use_case.name} --as-of {as_of:%Y-%m-%d}.",
         )
     key = ws.use_case.population.source.key
@@ -84,7 +99,8 @@ def bundle_of(ws: Workspace, version: int) -> Bundle:
     row = ws.db.model(ws.use_case.name, version)
     if row is None:
         raise MillraceError(
-            f"{ws.use_case.name} has no version {version}.", todo=f"See what there is: millrace status {ws.use_case.name}."
+            f"{ws.use_case.name} has no version {version}.",
+            todo=f"See what there is: millrace status {ws.use_case.name}.",
         )
     return open_bundle(Path(row.bundle), public_key=public_key(ws.settings))
 
@@ -101,7 +117,7 @@ def no_champion(ws: Workspace) -> NoChampionError:
     """The error of a use case that no model serves yet."""
     return NoChampionError(
         f"No model serves {ws.use_case.name} yet.",
-        looked=f"The database in {ws.settings.home} has {len(ws.db.models(ws.use_case.name))} registered versions of it.",
+        looked=f"{len(ws.db.models(ws.use_case.name))} versions are registered.",
         todo=f"Train one: millrace train {ws.use_case.name}.",
     )
 
@@ -128,6 +144,13 @@ def _split(frame: pl.DataFrame, since: Sequence[datetime]) -> list[pl.DataFrame]
         numbered.filter((pl.col(EVENT_TIME) >= first) & (pl.col(EVENT_TIME) < last if last else pl.lit(value=True)))
         for first, last in zip(since, ends, strict=True)
     ]
+
+
+def _log_shadow(ws: Workspace, frame: pl.DataFrame, *, as_of: datetime, batch: str) -> None:
+    instant = pl.lit(as_of).cast(pl.Datetime("us", "UTC"))
+    ws.lake.append(
+        SHADOW, frame.select("row_key", EVENT_TIME, instant.alias(KNOWN_AT), "version", "score"), batch=batch
+    )
 
 
 def _write_aside(frame: pl.DataFrame, output: Path) -> None:

@@ -54,18 +54,12 @@ def create_app(
         raise UseCaseError("A server needs at least one use case.")
     db, metrics, state, pages = Database.open(settings), Metrics(), ServerState(), Pages()
     keys = KeyRing(api_key(settings))
-    holders = {
-        use_case.name: Holder(
-            use_case,
-            settings,
-            db,
-            metrics=metrics,
-            clock=clock,
-            log=PredictionLog(log_folder(settings, use_case.name)),
-            reader_of=reader_of,
-        )
-        for use_case in use_cases
-    }
+
+    def hold(use_case: UseCase) -> Holder:
+        log = PredictionLog(log_folder(settings, use_case.name))
+        return Holder(use_case, settings, db, metrics=metrics, clock=clock, log=log, reader_of=reader_of)
+
+    holders = {use_case.name: hold(use_case) for use_case in use_cases}
     door = Door(
         keys=keys,
         hosts=trusted([settings.host, *settings.trusted_hosts]),

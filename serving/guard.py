@@ -95,7 +95,7 @@ class Guard:
         except Exception as error:  # the last resort: whatever it was, the client gets the one shape
             if status:
                 raise
-            await _send_error(internal_error(error), scope, secured)
+            await _send_error(internal_error(error, scope["request_id"]), scope, secured)
         self._count(scope["path"] if direct else getattr(scope.get("route"), "path", "other"), status)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> RequestError | None:

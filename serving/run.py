@@ -66,14 +66,16 @@ class Server(uvicorn.Server):
             self._started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM first makes the server not ready; a second signal, or Ctrl-C, stops at once."""
-        state = self._app.state
-        if sig == signal.SIGTERM and self._loop is not None and not state.draining:
-            state.draining = True
-            self._loop.call_soon_threadsafe(self._loop.call_later, GRACE_SECONDS, super().handle_exit, sig, frame)
+        """SIGTERM makes the server not ready first, and the process end well; a second one, or Ctrl-C, is at once."""
+        if sig == signal.SIGTERM and self._loop is not None and not self._app.state.draining:
+            self._app.state.draining = True
+            self._loop.call_soon_threadsafe(self._loop.call_later, GRACE_SECONDS, self._stop)
         else:
-            state.draining = True
+            self._app.state.draining = True
             super().handle_exit(sig, frame)
+
+    def _stop(self) -> None:
+        self.should_exit = True
 
 
 def _bind(settings: Settings) -> socket.socket:

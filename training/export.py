@@ -145,7 +145,7 @@ def _skl2onnx(model: Any, width: int) -> bytes:
     import skl2onnx
     from skl2onnx.common.data_types import FloatTensorType
 
-    with _plain_missing_tracks():
+    with _mended_tree_nodes():
         graph: onnx.ModelProto = skl2onnx.to_onnx(
             model,
             initial_types=[("X", FloatTensorType([None, width]))],
@@ -159,16 +159,18 @@ def _skl2onnx(model: Any, width: int) -> bytes:
 
 
 @contextmanager
-def _plain_missing_tracks() -> Iterator[None]:
-    """In the body, the tree converter is given plain integers where HistGradientBoosting's nodes hold numpy booleans.
+def _mended_tree_nodes() -> Iterator[None]:
+    """In the body, the tree converter mends two things of HistGradientBoosting's nodes (skl2onnx 1.20).
 
-    skl2onnx 1.20 passes them on as they are, and onnx refuses them.
+    Their numpy booleans, which onnx refuses, become plain integers. Their thresholds, which are float64, become the
+    largest float32 that is no greater: rounded to the nearest instead, 1 row in 10,000 took the other branch.
     """
     from skl2onnx.common import tree_ensemble
 
     original = tree_ensemble.add_node
 
     def add_node(*positional: Any, nodes_missing_value_tracks_true: Any = 0, **named: Any) -> None:
+        named["adjust_threshold_for_sklearn"] = True
         original(*positional, nodes_missing_value_tracks_true=int(nodes_missing_value_tracks_true), **named)
 
     tree_ensemble.add_node = add_node

@@ -129,9 +129,9 @@ def _against_champion(champion: ChampionOnSameRows) -> tuple[bool, str]:
     difference = champion.difference
     if difference is None:
         return True, f"Champion version {champion.version} cannot be compared: {champion.incomparable}"
-    better = "lower" if difference.mean <= 0 else "higher"
+    better = f"{abs(difference.mean):.4f} {'lower' if difference.mean < 0 else 'higher'} than"
     what = (
-        f"On the same {difference.rows:,} rows its log loss is {abs(difference.mean):.4f} {better} than that of "
+        f"On the same {difference.rows:,} rows its log loss is {better if difference.mean else 'equal to'} that of "
         f"champion version {champion.version} (95 % interval {difference.low:+.4f} to {difference.high:+.4f})"
     )
     if difference.high < 0:
@@ -139,4 +139,4 @@ def _against_champion(champion: ChampionOnSameRows) -> tuple[bool, str]:
     old = champion.age >= champion.max_age
     if old and difference.mean <= 0:
         return True, f"{what}: no worse, and that champion is {champion.age.days} days old."
-    return False, f"{what}: {'not better' if difference.mean > 0 else 'that may be chance'}."
+    return False, f"{what}: {'not better' if difference.mean >= 0 else 'that may be chance'}."

@@ -200,7 +200,7 @@ class _Job:
         }
 
     def _log(self, model: TrainedModel, fitted: Fitted, run: Run) -> None:
-        """Everything but the bundle in one batch."""
+        """Figures, parameters and tags in one batch; slices and the bundle as artifacts."""
         metrics = model.quality.metrics() | {"seconds": model.seconds, "parity_difference": model.difference}
         metrics |= {"roc_auc_low": model.quality.roc_auc_interval[0], "roc_auc_high": model.quality.roc_auc_interval[1]}
         tags = {
@@ -213,6 +213,8 @@ class _Job:
         tags |= {f"lake.{table}": version for table, version in self.training_set.versions.items()}
         rows = {"fit_rows": self.split.fit.height, "holdout_rows": self.split.holdout.height, "seed": self.seed}
         run.log(params=dict(fitted.params) | rows, metrics=metrics, tags=tags, curves=fitted.curves)
+        slices = [{"column": one.column, "value": one.value} | one.quality.to_dict() for one in model.slices]
+        run.log_json({"slices": slices}, "slices.json")
         run.log_folder(model.bundle.folder, "bundle")
 
 

@@ -165,4 +165,8 @@ def _in_words(best: Judged, why: str) -> str:
     purpose = f"{why.rstrip('.')}. " if why else ""
     if not verdict.passed:
         return f"{purpose}{best.model.candidate} is refused. {' '.join(verdict.against)}"
-    return f"{purpose}{best.model.candidate} is promoted. {' '.join(verdict.reasons[-2:])}".strip()
+    others = " ".join(verdict.reasons[len(verdict.limits) :])  # what stands after the budget's limits
+    kept = (
+        f"It keeps all {len(verdict.limits)} limits of its budget." if verdict.limits else "It has no budget to keep."
+    )
+    return f"{purpose}{best.model.candidate} is promoted. {kept} {others}".strip()

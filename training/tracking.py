@@ -51,6 +51,10 @@ class Run:
             tags=[RunTag(name, str(value)[:_LONGEST_VALUE]) for name, value in tags.items()],
         )
 
+    def log_json(self, content: Mapping[str, Any], name: str) -> None:
+        """A JSON file as the run's artifact `name`."""
+        self.client.log_dict(self.id, dict(content), name)
+
     def log_folder(self, folder: Path, name: str) -> None:
         """A folder as the run's artifact `name`."""
         self.client.log_artifacts(self.id, str(folder), name)
@@ -80,8 +84,9 @@ def record_verdict(settings: Settings, run_id: str, *, verdict: Mapping[str, Any
     """Add to a finished run what its model costs and how it was judged: metrics, a tag, and `verdict.json`."""
     client = mlflow_client(settings)
     tags = {"millrace.verdict": "passed" if verdict["passed"] else "refused"}
-    Run(client, run_id).log(params={}, metrics=cost, tags=tags, curves={})
-    client.log_dict(run_id, dict(verdict), "verdict.json")
+    run = Run(client, run_id)
+    run.log(params={}, metrics=cost, tags=tags, curves={})
+    run.log_json(verdict, "verdict.json")
 
 
 def requirements() -> list[str]:

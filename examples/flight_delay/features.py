@@ -1,6 +1,6 @@
 """What the model sees of a flight two hours before it departs: feature tables, and the Feast objects that name them.
 
-Every row of a table uses only what was known at its event time. How things went lately stands on a grid of instants,
+Every row of a table uses only what was known at its event time. How things went lately stands on a grid of half hours,
 so that a lull counts as well as news; what happened to a route, a flight number or an aircraft is a row an event.
 """
 
@@ -11,96 +11,148 @@ from typing import Any
 
 import polars as pl
 
-from millrace import FeatureTable
+from millrace import FeatureTable, Source
 
 from .sources import WEATHER, departures, flights, planes, schedule, weather
 
 Tables = Mapping[str, pl.LazyFrame]
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-RATES = {
-    "delay_1h": ("delay", "left", 1),
-    "delay_4h": ("delay", "left", 4),
+MEANS = {
+    "delay_2h": ("delay", "left", 2),
     "late_1d": ("late", "landed", 24),
     "late_7d": ("late", "landed", 168),
-    "gain_7d": ("gain", "landed", 168),
+    "gain_12h": ("gain", "landed", 12),
 }
-"""How things went lately: a total over a count of so many hours. Minutes of departure delay a departure; late arrivals
-and minutes made up under way an arrival."""
-OVERDUE = ("overdue", "overdue_minutes")
-"""Flights that should have left by now but have not, for six hours at most (after that they are cancelled, not late)."""
+"""A total over a count, in so many hours: minutes of delay a departure, share of late arrivals, minutes made up on the way."""
+GAIN = pl.col("dep_delay") - pl.col("arr_delay")
 
 
-def recent(*by: str) -> FeatureTable:
-    """`RATES` and `OVERDUE` of a carrier, an airport or both, every half hour."""
-    name = "_".join(by)
-
-    def build(tables: Tables) -> pl.LazyFrame:
-        late, gain = pl.col("late").cast(pl.Int64), pl.col("dep_delay") - pl.col("arr_delay")
-        left = tables["departures"].select(*by, at="known_at", left=1, delay=pl.col("dep_delay").clip(-15, 180))
-        landed = tables["flights"].select(*by, at="known_at", landed=1, late=late, gain=gain)
-        gone = tables["departures"].select("flight_id", gone="known_at")
-        due = tables["schedule"].join(gone, "flight_id", how="left")
-        due = due.with_columns(gone=pl.min_horizontal("gone", pl.col("departs") + 6 * HOUR))
-        due = due.filter(pl.col("gone") > pl.col("departs")).with_columns(minute=minute("departs"))
-        begin = due.select(*by, at="departs", overdue=1, since="minute")
-        end = due.select(*by, at="gone", overdue=-1, since=-pl.col("minute"))
-        rows = on_grid(pl.concat([left, landed, begin, end], how="diagonal_relaxed"), by)
-        return rows.rename({value: f"{name}_{value}" for value in (*RATES, *OVERDUE)})
-
-    return FeatureTable(f"{name}_recent", build, (schedule, departures, flights), by, lookback=9 * DAY)
+def recent(tables: Tables, by: Sequence[str]) -> pl.LazyFrame:
+    """How things went for a carrier, an airport or both, every half hour: `MEANS`; the flights that should have left but
+    have not (`overdue`; after six hours they pass for cancelled), here and `everywhere`; those `due` in 1 to 3 hours."""
+    gone = tables["departures"].select("flight_id", gone="known_at")
+    plan = tables["schedule"].join(gone, "flight_id", how="left")
+    plan = plan.with_columns(gone=pl.min_horizontal("gone", pl.col("departs") + 6 * HOUR))
+    waiting = plan.filter(pl.col("gone") > pl.col("departs"))
+    events = (
+        tables["departures"].select(*by, at="known_at", left=1, delay=pl.col("dep_delay").clip(-15, 180)),
+        tables["flights"].select(*by, "late", at="known_at", landed=1, gain=GAIN),
+        waiting.select(*by, at="departs", overdue=1),
+        waiting.select(*by, at="gone", overdue=-1),
+        plan.select(*by, at=pl.col("departs") - 3 * HOUR, due=1),
+    )
+    return on_grid(pl.concat(events, how="diagonal_relaxed"), by)
 
 
 def on_grid(events: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
-    """`RATES` and `OVERDUE` every half hour, from what counts from the instant `at` on (whole numbers: sums are exact)."""
-    counts, time = ("left", "delay", "landed", "late", "gain", "overdue", "since"), pl.col("event_time")
-    instant = (pl.col("at") - timedelta(microseconds=1)).dt.truncate("30m").dt.offset_by("30m")
-    sums = events.group_by(*by, event_time=instant).agg(pl.col(counts).sum().cast(pl.Int64))
-    instants = sums.filter(pl.len() > 0).select(event_time=pl.datetime_range(time.min(), time.max() + 6 * HOUR, "30m"))
+    """The features of `recent`, from events that count from their instant `at` on (whole numbers, so sums are exact)."""
+    counts, time = ("left", "delay", "landed", "late", "gain", "overdue", "due"), pl.col("event_time")
+    ceiling = (pl.col("at") - timedelta(microseconds=1)).dt.truncate("30m").dt.offset_by("30m")
+    sums = events.group_by(*by, event_time=ceiling).agg(pl.col(counts).cast(pl.Int64).sum())
+    instants = sums.filter(pl.len() > 0).select(pl.datetime_range(time.min(), time.max() + 6 * HOUR, "30m"))
     grid = sums.select(by).unique().join(instants, how="cross").join(sums, [*by, "event_time"], how="left")
-    grid = grid.sort(*by, "event_time").with_columns(pl.col(counts).fill_null(0))
 
-    def trailing(count: str, hours: int) -> pl.Expr:
+    def last(count: str, hours: int) -> pl.Expr:
         return pl.col(count).rolling_sum(2 * hours, min_samples=1).over(by)
 
-    rates = {name: trailing(total, hours) / trailing(count, hours) for name, (total, count, hours) in RATES.items()}
-    overdue, since = pl.col("overdue").cum_sum().over(by), pl.col("since").cum_sum().over(by)
-    values = rates | {"overdue": overdue, "overdue_minutes": overdue * minute("event_time") - since}
-    rows = grid.filter(trailing("left", 168) + trailing("landed", 168) + overdue > 0)
-    return grid.select(*by, "event_time", known_at=time, busy=..., **values).fill_nan(None)
+    values = {name: last(total, hours) / last(count, hours) for name, (total, count, hours) in MEANS.items()}
+    values |= {"overdue": pl.col("overdue").cum_sum().over(by), "due": last("due", 2)}
+    busy = last("left", 168) + last("landed", 168) + values["overdue"] + values["due"] > 0
+    grid = grid.sort(*by, time).with_columns(pl.col(counts).fill_null(0)).select(*by, time, busy=busy, **values)
+    rows = grid.with_columns(known_at=time, everywhere=pl.col("overdue").sum().over(time)).filter("busy")
+    return rows.drop("busy").fill_nan(None)
 
 
-def minute(column: str) -> pl.Expr:
-    """The instants of a column in minutes since 1970."""
-    return pl.col(column).dt.epoch("s") // 60
+def history(tables: Tables, by: Sequence[str]) -> pl.LazyFrame:
+    """The arrivals of four weeks on a route or of a flight number, at each arrival; how long the last five `took`."""
+    landed = tables["flights"].sort("known_at").rolling("known_at", period="28d", group_by=by)
+    late, took = pl.col("late").mean(), (pl.col("block_minutes") - GAIN).tail(5).mean()
+    rows = landed.agg(delay=pl.col("arr_delay").clip(-30, 180).mean(), late=late, took=took)
+    return rows.unique([*by, "known_at"]).with_columns(event_time="known_at")
 
 
-def history(days: int, name: str, *by: str) -> FeatureTable:
-    """The arrivals of so many days of a route or a flight number, at each arrival: share of late ones, mean delay."""
-
-    def build(tables: Tables) -> pl.LazyFrame:
-        values = (pl.len(), pl.col("late").mean(), pl.col("arr_delay").clip(-30, 180).mean())
-        landed = tables["flights"].sort("known_at").rolling("known_at", period=f"{days}d", group_by=by)
-        rows = landed.agg(value.alias(f"{name}_{column}") for value, column in zip(values, HISTORY, strict=True))
-        return rows.unique([*by, "known_at"]).with_columns(event_time="known_at")
-
-    return FeatureTable(f"{name}_history", build, (flights,), by, lookback=(days + 2) * DAY)
+def aircraft(tables: Tables, by: Sequence[str]) -> pl.LazyFrame:
+    """An aircraft's last flight from New York: a row when it leaves (at minute `left` since 1970), another when it lands."""
+    left = pl.col("event_time").dt.epoch("s") // 60
+    facts = {"event_time": "known_at", "known_at": "known_at", "delay": "dep_delay", "block": "block_minutes"}
+    leaving = tables["departures"].select(*by, left=left, **facts)
+    landing = tables["flights"].select(*by, left=left + pl.col("dep_delay"), arrival_delay="arr_delay", **facts)
+    return pl.concat([leaving, landing], how="diagonal").drop_nulls(by)
 
 
-HISTORY = ("arrivals", "late", "delay")
+def table(
+    name: str, build: Callable[..., pl.LazyFrame], reads: tuple[Source, ...], *by: str, days: int
+) -> FeatureTable:
+    """The table of what `build` returns, each feature bearing the table's name; inputs matter for so many days."""
+
+    def named(tables: Tables) -> pl.LazyFrame:
+        keys = (*by, "event_time", "known_at")
+        return build(tables, by).select(*keys, pl.exclude(*keys).name.prefix(f"{name}_"))
+
+    return FeatureTable(name, named, reads, by, days * DAY)
 
 
-def build_aircraft(tables: Tables) -> pl.LazyFrame:
-    """An aircraft's last flight from New York: one row when it leaves, another when it lands."""
-    left = tables["departures"].select("tailnum", "known_at", aircraft_left=minute("known_at"), aircraft_delay="dep_delay")
-    landed = tables["flights"].select(
-        "tailnum", "known_at", aircraft_left=minute("event_time") + pl.col("dep_delay"), 
-        aircraft_delay="dep_delay", aircraft_arrival_delay="arr_delay",
+MOVES = (schedule, departures, flights)
+VIEWS = {
+    table("origin", recent, MOVES, "origin", days=9): (6 * HOUR, "delay_2h late_1d late_7d overdue everywhere due"),
+    table("carrier", recent, MOVES, "carrier", days=9): (6 * HOUR, "delay_2h late_1d late_7d"),
+    table("dest", recent, MOVES, "dest", days=9): (6 * HOUR, "delay_2h late_1d late_7d gain_12h overdue"),
+    table("base", recent, MOVES, "carrier", "origin", days=9): (6 * HOUR, "delay_2h late_1d due"),
+    table("route", history, (flights,), "origin", "dest", days=30): (28 * DAY, "delay late took"),
+    table("number", history, (flights,), "flight", "origin", days=30): (28 * DAY, "delay late"),
+    table("aircraft", aircraft, MOVES[1:], "tailnum", days=3): (3 * DAY, "delay arrival_delay block left"),
+    table("weather", lambda tables, _: tables["weather"], (weather,), "origin", days=1): (6 * HOUR, " ".join(WEATHER)),
+    table("plane", lambda tables, _: tables["planes"], (planes,), "tailnum", days=1): (None, "year seats"),
+}
+"""The feature tables, with how long a row of each holds and the features that its Feast view has."""
+HIDDEN = {"route_took", "aircraft_left"}
+"""Features that only `flight_facts` reads: the model gets them relative to the flight."""
+
+
+def flight_facts(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """What the request says of a flight, its minutes to `spare` over the way of late, and how long its aircraft is `away`."""
+    from zoneinfo import ZoneInfo
+
+    def less(these: list[Any], those: list[Any]) -> list[Any]:
+        return [None if a is None or b is None else a - b for a, b in zip(these, those, strict=True)]
+
+    zone = ZoneInfo("America/New_York")
+    local = [at and at.astimezone(zone) for at in rows["departs"]]
+    return {f"{key}_code": rows[key] for key in ("carrier", "origin", "dest")} | {
+        "departure_minute": [at and at.hour * 60 + at.minute for at in local],
+        "weekday": [at and at.isoweekday() for at in local],
+        "miles": rows["distance"],
+        "spare": less(rows["block_minutes"], rows["route_took"]),
+        "away": less([at and at.timestamp() // 60 for at in local], rows["aircraft_left"]),
+    }
+
+
+def feature_repo(source: Callable[[FeatureTable], Any]) -> Sequence[Any]:
+    """Feast's entities, views and the one service, over the lake's feature tables."""
+    from feast import Entity, FeatureService, FeatureView, Field, OnDemandFeatureView, RequestSource, ValueType
+    from feast.types import Float64, Int64, String, UnixTimestamp
+
+    def fields(names: str, dtype: Any, prefix: str = "") -> list[Any]:
+        return [Field(name=prefix + name, dtype=dtype) for name in names.split()]
+
+    keys = ("carrier", "origin", "dest", "flight", "tailnum")
+    entities = {key: Entity(name=key, join_keys=[key], value_type=ValueType.STRING) for key in keys}
+    views = []
+    for table, (ttl, names) in VIEWS.items():
+        schema = fields(" ".join(table.entity), String) + fields(names, Float64, f"{table.name}_")
+        by = [entities[key] for key in table.entity]
+        views.append(FeatureView(name=table.name, entities=by, ttl=ttl, schema=schema, source=source(table)))
+    shown = [view[[feature.name for feature in view.features if feature.name not in HIDDEN]] for view in views]
+    hidden = [view[[name]] for view in views for name in HIDDEN if name in {feature.name for feature in view.features}]
+    given = fields("carrier origin dest", String) + fields("block_minutes distance", Int64)
+    request = RequestSource(name="request", schema=[*given, *fields("departs", UnixTimestamp)])
+    codes, numbers = "carrier_code origin_code dest_code", "departure_minute weekday miles"
+    facts = OnDemandFeatureView(
+        name="flight_facts",
+        sources=[request, *hidden],
+        schema=fields(codes, String) + fields(numbers, Int64) + fields("spare away", Float64),
+        mode="python",
+        udf=flight_facts,
+        udf_string=getsource(flight_facts),
     )
-    rows = pl.concat([left, landed], how="diagonal")
-    return rows.drop_nulls("tailnum").unique(["tailnum", "known_at"], keep="last", maintain_order=True).with_columns(event_time="known_at")
-
-
-def build_weather(tables: Tables) -> pl.LazyFrame:
-    """The hour that is over, from the moment that it is."""
-    names = {column: f"weather_{column}" for column in WEATHER}
-    return tables["weather"].rename(names).with_columns(event_time="known_at")
+    return [*entities.values(), *views, facts, FeatureService(name="flight_delay", features=[*shown, facts])]

@@ -58,9 +58,7 @@ class Database:
     def champion(self, use_case: str) -> ModelRow | None:
         """The version that serves, or None."""
         with reading(self._engine) as session:
-            return session.scalar(
-                select(ModelRow).where(ModelRow.use_case == use_case, ModelRow.status == "champion")
-            )
+            return session.scalar(select(ModelRow).where(ModelRow.use_case == use_case, ModelRow.status == "champion"))
 
     def set_champion(
         self, use_case: str, version: int, *, as_of: datetime, reason: str, action: str = "promoted"
@@ -68,14 +66,14 @@ class Database:
         """Let `version` serve from now on: the old champion retires and the decision is recorded in one transaction."""
         with writing(self._engine) as session:
             of_use_case = ModelRow.use_case == use_case
-            session.execute(
-                update(ModelRow).where(of_use_case, ModelRow.status == "champion").values(status="retired")
-            )
+            session.execute(update(ModelRow).where(of_use_case, ModelRow.status == "champion").values(status="retired"))
             changed = session.execute(
                 update(ModelRow).where(of_use_case, ModelRow.version == version).values(status="champion")
             )
             if changed.rowcount != 1:  # type: ignore[attr-defined]  # an UPDATE's result always has it
-                raise MillraceError(f"{use_case} has no version {version}.", todo=f"See them: millrace status {use_case}.")
+                raise MillraceError(
+                    f"{use_case} has no version {version}.", todo=f"See them: millrace status {use_case}."
+                )
             session.add(DecisionRow(use_case, as_of, action, reason, datetime.now(UTC), version))
 
     def champions(self, use_case: str) -> Sequence[tuple[datetime, int]]:
@@ -137,7 +135,9 @@ class Database:
         """Record how it ended: `done` or `failed`, with what there is to say."""
         with writing(self._engine) as session:
             session.execute(
-                update(RunRow).where(RunRow.id == run).values(state=state, ended_at=datetime.now(UTC), detail=detail or {})
+                update(RunRow)
+                .where(RunRow.id == run)
+                .values(state=state, ended_at=datetime.now(UTC), detail=detail or {})
             )
 
     def runs(self, use_case: str, kind: str | None = None) -> Sequence[RunRow]:

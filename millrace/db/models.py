@@ -80,7 +80,7 @@ class DecisionRow(Base):
 
 
 class WindowRow(Base):
-    """One monitoring pass: what was seen in [start, end) and what was decided. Passing again over it replaces the row."""
+    """One monitoring pass: what was seen in [start, end) and decided. Passing over it again replaces the row."""
 
     __tablename__ = "windows"
 

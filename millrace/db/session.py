@@ -38,7 +38,7 @@ def open_engine(url: str) -> Engine:
         raise SettingsError(
             "The platform's database cannot be opened.",
             looked=f"Tried {_without_password(url)}: {str(error).splitlines()[0]}",
-            todo="Check MILLRACE_DATABASE_URL (e.g. postgresql+psycopg://user:password@host/millrace) and that it is running.",
+            todo="Check MILLRACE_DATABASE_URL (postgresql+psycopg://user:password@host/name) and that it is running.",
         ) from error
     return engine
 

@@ -131,9 +131,10 @@ class Holder:
         _logger.info("serving %s version %d", self.use_case.name, row.version)
 
     def _fail(self, what: str, error: Exception) -> None:
+        ours = isinstance(error, MillraceError)
         reason = f"{what} {error.what if isinstance(error, MillraceError) else type(error).__name__}"
         if reason != self.problem:
-            _logger.error(reason, exc_info=error)
+            _logger.error("%s %s", what, error, exc_info=None if ours else error)
         self.problem = reason
 
     def _waiting_rows(self) -> float:

@@ -64,33 +64,31 @@ def open_model(
     Raises `BundleError` when it is damaged, not ours, not the one that was registered or another use case's, and
     whatever the reader raises when its views cannot be read.
     """
-    bundle = open_bundle(Path(row.bundle), public_key=public_key(settings))
-    contract = bundle.contract
-    if bundle.digest != row.digest or contract.use_case != use_case.name:
-        raise BundleError(f"The bundle {row.bundle} is not the one that was registered as version {row.version}.")
+    contract, engine = _opened(row, use_case, settings)
     plan = ReadPlan.from_dict(contract.read_plan) if contract.read_plan else None
-    engine = open_engine(bundle, threads=settings.threads)
-    columns, needs = columns_and_needs(contract, plan, use_case.population.source.key)
-    return Model(
-        version=row.version,
-        digest=row.digest,
+    key = use_case.population.source.key
+    columns, needs = columns_and_needs(contract, plan, key)
+    score = Scorer(
         contract=contract,
-        columns=columns,
-        needs=needs,
-        decoder=RequestDecoder(columns, needs, max_rows=settings.request_rows),
-        score=Scorer(
-            contract=contract,
-            engine=engine,
-            reader=reader_of(plan, use_case, settings) if plan else None,
-            order=_order(contract, plan),
-            version=row.version,
-            key=use_case.population.source.key,
-            log=log,
-            metrics=metrics,
-            clock=clock,
-        ),
-        seconds=_warm(contract, engine),
+        engine=engine,
+        reader=reader_of(plan, use_case, settings) if plan else None,
+        order=_order(contract, plan),
+        version=row.version,
+        key=key,
+        log=log,
+        metrics=metrics,
+        clock=clock,
     )
+    decoder = RequestDecoder(columns, needs, max_rows=settings.request_rows)
+    return Model(row.version, row.digest, contract, columns, needs, decoder, score, _warm(contract, engine))
+
+
+def _opened(row: ModelRow, use_case: UseCase, settings: Settings) -> tuple[Contract, Engine]:
+    """The verified bundle's contract and engine, if it is the one that was registered."""
+    bundle = open_bundle(Path(row.bundle), public_key=public_key(settings))
+    if bundle.digest != row.digest or bundle.contract.use_case != use_case.name:
+        raise BundleError(f"The bundle {row.bundle} is not the one that was registered as version {row.version}.")
+    return bundle.contract, open_engine(bundle, threads=settings.threads)
 
 
 def predict_once(

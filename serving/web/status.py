@@ -55,10 +55,11 @@ class ChampionCard:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A feature view in the online store: its newest value and how far that lies before the last materialization."""
+    """A feature view in the online store: the entities that the last materialization wrote, the newest value that any
+    wrote, and how far that lies before the last one."""
 
     name: str
-    entities: int | None
+    written: int | None
     newest: datetime | None
     behind: str
 
@@ -99,15 +100,15 @@ class Status:
 def gather(db: Database, use_case: str, question: str) -> Status:
     """Everything the page shows of a use case, which may have nothing yet."""
     champion, windows, decisions = db.champion(use_case), db.windows(use_case), db.decisions(use_case)
-    ingest, materialize = _last(db, use_case, "ingest"), _last(db, use_case, "materialize")
+    ingests, materializations = db.runs(use_case, "ingest"), db.runs(use_case, "materialize")
     return Status(
         use_case=use_case,
         question=question,
         champion=_card(champion, decisions) if champion else None,
         models=len(db.models(use_case)),
-        ingest=_work(ingest) if ingest else None,
-        materialize=_work(materialize) if materialize else None,
-        views=_views(materialize) if materialize else (),
+        ingest=_work(ingests[0]) if ingests else None,
+        materialize=_work(materializations[0]) if materializations else None,
+        views=_views(materializations),
         windows=tuple(reversed(windows)),
         decisions=tuple(reversed(decisions))[:8],
         roc_auc=draw("ROC AUC", _points(windows, "roc_auc")),
@@ -127,11 +128,6 @@ def metric_text(metric: str, value: Any) -> str:
         return "–"
     unit = _UNITS.get(metric[-3:], "")
     return f"{value:.3g}{unit}" if unit and value < 100 else f"{value:,.0f}{unit}" if unit else f"{value:.4f}"
-
-
-def _last(db: Database, use_case: str, kind: str) -> RunRow | None:
-    runs = db.runs(use_case, kind)
-    return runs[0] if runs else None
 
 
 def _card(champion: ModelRow, decisions: Sequence[DecisionRow]) -> ChampionCard:
@@ -174,21 +170,28 @@ def _used(sense: str, bound: Any, measured: Any) -> int | None:
 
 
 def _work(run: RunRow) -> Work:
-    detail = run.detail
-    sources = [(str(source.get("source", "")), _number(source.get("rows"))) for source in _dicts(detail.get("sources"))]
-    rows = _number(detail.get("rows"))
-    if rows is None and sources:
-        rows = sum(count or 0 for _, count in sources)
-    return Work(run.as_of, run.ended_at, run.state, rows, str(detail.get("error", "")), tuple(sources))
+    sources = tuple((name, _number(rows)) for name, rows in _mapping(run.detail.get("sources")).items())
+    return Work(
+        as_of=run.as_of,
+        ended=run.ended_at,
+        state=run.state,
+        rows=_number(run.detail.get("rows")),
+        error=str(run.detail.get("error", "")),
+        sources=sources,
+    )
 
 
-def _views(run: RunRow) -> tuple[View, ...]:
-    views = []
-    for view in _dicts(run.detail.get("views")):
-        newest = _instant(view.get("newest"))
-        behind = _span((run.as_of - newest).total_seconds()) if newest else ""
-        views.append(View(str(view.get("view", "")), _number(view.get("entities")), newest, behind))
-    return tuple(views)
+def _views(runs: Sequence[RunRow]) -> tuple[View, ...]:
+    """The views of the last run that names them; a run writes only what is new, so the newest value may be older."""
+    told = [(run.as_of, _mapping(run.detail.get("views"))) for run in runs]
+    as_of, last = next(((as_of, views) for as_of, views in told if views), (None, {}))
+    found = []
+    for name, view in last.items():
+        instants = (_instant(_mapping(views.get(name)).get("newest")) for _, views in told)
+        newest = max((instant for instant in instants if instant), default=None)
+        behind = _span((as_of - newest).total_seconds()) if as_of and newest else ""
+        found.append(View(name, _number(_mapping(view).get("entities")), newest, behind))
+    return tuple(found)
 
 
 def _points(windows: Sequence[WindowRow], metric: str) -> list[Point]:
@@ -209,8 +212,8 @@ def _gain(windows: Sequence[WindowRow]) -> float | None:
     return sum(gains) / len(gains) if gains else None
 
 
-def _dicts(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _number(value: Any) -> int | None:

@@ -131,4 +131,9 @@ def test_without_a_created_column_a_row_is_known_when_it_happens() -> None:
 
 def test_the_latest_row_of_each_entity_is_the_newest_event_then_the_last_known() -> None:
     table = rows(("a", 1, 1, 1), ("a", 2, 2, 2), ("a", 2, 3, 3), ("a", 4, 4, 4), ("b", 1, 9, 5))
-    assert latest(view(table), at(3)).select("key", "value").collect().rows() == [("a", 3)]
+    assert latest(view(table), at(3)).select("key", "value").rows() == [("a", 3)]
+
+
+def test_the_latest_row_is_left_out_once_it_has_expired() -> None:
+    of = view(rows(("a", 1, 1, 7)), timedelta(hours=2))
+    assert [latest(of, at(hour))["value"].to_list() for hour in (3, 3.001)] == [[7], []]

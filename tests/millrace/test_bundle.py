@@ -268,27 +268,11 @@ def test_a_full_disk_leaves_no_bundle_behind(
     assert list(place.iterdir()) == []
 
 
-def test_the_signing_key_is_made_once_and_only_its_owner_may_read_it(settings: Settings) -> None:
-    first = signing_key(settings)
-    path = settings.folder("keys") / "signing.pem"
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert signing_key(settings).private_bytes_raw() == first.private_bytes_raw()
-    assert public_key(settings).public_bytes_raw() == first.public_key().public_bytes_raw()
-
-
 def test_a_machine_with_the_public_key_alone_verifies(bundle: Bundle, settings: Settings, tmp_path: Path) -> None:
     server = read_settings(home=tmp_path / "server")
     shutil.copy(settings.folder("keys") / "signing.pub", server.folder("keys"))
     open_bundle(bundle.folder, public_key=public_key(server))
     assert not (server.folder("keys") / "signing.pem").exists()
-
-
-@pytest.mark.parametrize("name", ["signing.pem", "signing.pub"])
-def test_a_damaged_key_is_named(settings: Settings, name: str) -> None:
-    signing_key(settings)
-    (settings.folder("keys") / name).write_text("nothing")
-    with pytest.raises(BundleError, match=name):
-        public_key(settings) if name.endswith("pub") else signing_key(settings)
 
 
 def test_a_bundle_is_frozen(bundle: Bundle) -> None:

@@ -50,7 +50,8 @@ def test_promoting_an_unknown_version_changes_nothing(db):
 
 
 def test_times_come_back_as_utc_instants_whatever_zone_they_went_in(db):
-    db.add_decision("flights", as_of=datetime(2013, 4, 1, 2, tzinfo=timezone(timedelta(hours=2))), action="a", reason="r")
+    in_paris = datetime(2013, 4, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+    db.add_decision("flights", as_of=in_paris, action="a", reason="r")
     assert db.decisions("flights")[0].as_of == T0
     assert db.decisions("flights")[0].as_of.utcoffset() == timedelta(0)
 
@@ -81,9 +82,8 @@ def test_versions_count_up_per_use_case(db):
 
 
 def test_a_lease_is_held_by_one_at_a_time_and_free_afterwards(db):
-    with db.lease("demo"):
-        with pytest.raises(BusyError, match="already"), db.lease("demo"):
-            pass
+    with db.lease("demo"), pytest.raises(BusyError, match="already"), db.lease("demo"):
+        pass
     with db.lease("demo"):
         pass
 

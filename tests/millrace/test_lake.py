@@ -108,7 +108,7 @@ def test_replace_puts_rows_in_the_place_of_those_it_names(lake: Lake) -> None:
     lake.append("raw/x", rows((1, 0, 1.0), (2, 0, 2.0)))
     lake.replace("raw/x", rows((2, 0, 9.0)), where="key >= 2", marks={"done": 7})
     assert values(lake) == [(1, 1.0), (2, 9.0)]
-    assert lake.mark("raw/x", "done") == 7
+    assert lake.marks("raw/x", ["done", "other"]) == {"done": 7}
 
 
 def test_replace_of_the_whole_table_may_change_its_columns(lake: Lake) -> None:

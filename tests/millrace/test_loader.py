@@ -24,7 +24,7 @@ use_case = UseCase(
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def platform(tmp_path):
     def write(code: str = GOOD, name: str = "taxi") -> Settings:
         folder = tmp_path / "cases" / name
@@ -74,7 +74,7 @@ def test_loading_the_example_imports_no_heavy_library():
 
 
 def test_an_unknown_name_lists_the_known_ones(platform):
-    with pytest.raises(UseCaseError, match="no use case 'texi'.*holds taxi"):
+    with pytest.raises(UseCaseError, match=r"no use case 'texi'.*holds taxi"):
         load_use_case("texi", platform())
 
 

@@ -23,7 +23,9 @@ def test_what_is_given_beats_the_environment(monkeypatch):
     assert read_settings(port=9001).port == 9001
 
 
-@pytest.mark.parametrize(("name", "value"), [("PORT", "many"), ("PORT", "70000"), ("ONLINE_STORE", "floppy")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "many"), ("PORT", "70000"), ("ONLINE_STORE", "floppy"), ("TRUSTED_HOSTS", "api")]
+)
 def test_an_impossible_value_names_the_variable(monkeypatch, name, value):
     monkeypatch.setenv(f"MILLRACE_{name}", value)
     with pytest.raises(SettingsError, match=f"MILLRACE_{name}"):

@@ -121,6 +121,11 @@ def test_labels_that_lack_a_column_are_refused(column: str) -> None:
         join_labels(_predictions("a"), _labels().drop(column), as_of=AFTER)
 
 
+def test_predictions_without_a_score_are_refused() -> None:
+    with pytest.raises(LakeError, match="predictions lack the column score"):
+        performance(join_labels(_predictions("a").drop("score"), _labels(), as_of=AFTER))
+
+
 def test_the_gain_is_the_mean_difference_of_the_log_losses(window: Frames, logged: Frames, labels_of: Frames) -> None:
     live = logged(window(1_000, seed=0))
     labels = labels_of(live)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -23,7 +24,7 @@ from millrace.db import Database, ModelRow
 from millrace.errors import FeatureError
 from millrace.keys import signing_key
 from millrace.prediction_log import PredictionLog, log_folder
-from millrace.settings import Settings
+from millrace.settings import Settings, read_settings
 from millrace.telemetry import Metrics
 from millrace.usecase import Candidate, FeatureTable, Label, Population, Source, UseCase
 from serving.app import create_app
@@ -109,8 +110,12 @@ def _nothing(since: datetime, until: datetime) -> pl.DataFrame:
     return pl.DataFrame()
 
 
-@pytest.fixture
-def use_case() -> UseCase:
+def hour(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The on-demand function of the plan: far is the distance / 1,000."""
+    return {"far": [None if distance is None else distance / 1_000 for distance in columns["distance"]]}
+
+
+def late_use_case() -> UseCase:
     """A use case that serving needs the name, the question and the population's key of."""
     source = Source("trips", _nothing, lambda: None, ("carrier", "trip"))
     table = FeatureTable("carrier_recent", lambda tables: tables["trips"], (source,), ("carrier",))
@@ -122,8 +127,15 @@ def use_case() -> UseCase:
         label=Label(source, "late", timedelta(hours=6)),
         feature_tables=(table,),
         feature_repo=lambda of: [],
+        on_demand=(hour,),
         candidates=(Candidate("logistic", lambda inputs: None),),
     )
+
+
+@pytest.fixture
+def use_case() -> UseCase:
+    """`late_use_case`."""
+    return late_use_case()
 
 
 @pytest.fixture
@@ -131,9 +143,21 @@ def reader() -> FakeReader:
     return FakeReader()
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database at the newest migration, to be copied: migrating takes longer than most tests here."""
+    home = tmp_path_factory.mktemp("migrated")
+    Database.open(read_settings(home=home)).close()
+    return home / "millrace.db"
+
+
 @pytest.fixture
-def db(settings: Settings) -> Database:
-    return Database.open(settings)
+def db(settings: Settings, migrated: Path) -> Iterator[Database]:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(migrated, settings.home / "millrace.db")
+    db = Database.open(settings)
+    yield db
+    db.close()
 
 
 Promote = Callable[..., ModelRow]
@@ -143,14 +167,21 @@ Promote = Callable[..., ModelRow]
 def promote(settings: Settings, db: Database) -> Promote:
     """Write a signed bundle of sigmoid(delay · w₀ + far · w₁), register it and make it champion."""
 
-    def act(version: int = 1, weights: Sequence[float] = (1.0, -1.0), contract: Contract = CONTRACT) -> ModelRow:
+    def act(
+        version: int = 1,
+        weights: Sequence[float] = (1.0, -1.0),
+        contract: Contract = CONTRACT,
+        verdict: dict[str, Any] | None = None,
+    ) -> ModelRow:
         names = list(contract.names)
         reference = pl.DataFrame({name: [0.0] for name in names} | {"score": [0.5], "label": [1]})
         folder = settings.bundles / NAME / str(version)
         bundle = write_bundle(
             folder, contract=contract, model=onnx_model(weights), reference=reference, key=signing_key(settings)
         )
-        row = ModelRow(NAME, version, "logistic", "run", str(folder), bundle.digest, NOW, NOW, "challenger")
+        row = ModelRow(
+            NAME, version, "logistic", "run", str(folder), bundle.digest, NOW, NOW, "challenger", verdict=verdict or {}
+        )
         db.add_model(row)
         db.set_champion(NAME, version, as_of=NOW, reason="It passed its budget.")
         return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -133,3 +134,16 @@ def test_requests_are_counted_by_route_and_status(client: httpx.Client) -> None:
     assert 'millrace_requests_total{route="/v1/late/predict",status="200"} 1.0' in text
     assert 'millrace_predictions_total{use_case="late",version="1"} 1.0' in text
     assert 'millrace_champion_version{use_case="late"} 1.0' in text
+
+
+def test_a_websocket_is_refused(app: Guard) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    asyncio.run(app({"type": "websocket", "path": "/health/live", "headers": []}, receive, send))
+    assert sent == [{"type": "websocket.close", "code": 1008}]

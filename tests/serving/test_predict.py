@@ -16,6 +16,7 @@ from millrace.lake import Lake
 from millrace.prediction_log import TABLE, PredictionLog, log_folder, ship
 from millrace.settings import Settings
 from serving.guard import Guard
+from serving.online.batcher import Batcher, Overload
 
 from .conftest import NOW, FakeReader, client_of
 
@@ -123,6 +124,19 @@ def test_what_cannot_be_logged_is_not_answered(
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
     assert 'millrace_shed_total{reason="log",use_case="late"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("reason", ["queue", "deadline"])
+def test_too_much_is_503_with_when_to_come_back_and_counted(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise Overload(reason, "Too much.")
+
+    monkeypatch.setattr(Batcher, "submit", refuse)
+    answer = client.post(PATH, json={"rows": [{"delay": 1, "far": 0}]})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert f'millrace_shed_total{{reason="{reason}",use_case="late"}} 1.0' in client.get("/metrics").text
 
 
 def test_a_store_that_is_down_is_503_and_rows_with_features_go_on(client: httpx.Client, reader: FakeReader) -> None:

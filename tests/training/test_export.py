@@ -153,3 +153,17 @@ def test_parity_is_asked_of_real_rows_and_of_the_edges() -> None:
     assert edges[0][2] == 3
     assert {-3.0, 3.0, -4.0, 4.0, -1e9, 1e9} <= set(edges[:, 0].tolist())
     assert rows.dtype == np.float32
+
+
+def test_a_trees_thresholds_split_float32_rows_as_the_fitted_model_does():
+    """Numbers on a coarse grid put thresholds halfway between two float32 values, where rounding to nearest errs."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    rng = np.random.default_rng(0)
+    X = (np.round(rng.normal(size=(20_000, 4)) * 10) / 10).astype(np.float32)
+    X[rng.random(X.shape) < 0.1] = np.nan
+    y = (np.nan_to_num(X[:, 0]) + rng.normal(size=len(X)) > 0).astype(int)
+    model = HistGradientBoostingClassifier(max_iter=60).fit(X, y)
+    exported = export("gbm", model, tuple(InputSpec(f"x{i}", "numeric", low=-5, high=5) for i in range(4)), X)
+    assert (exported.kind, exported.reason) == ("onnx", "")
+    assert np.abs(exported.engine.predict(X) - model.predict_proba(X)[:, 1]).max() < 1e-5

@@ -51,8 +51,9 @@ def test_the_best_that_passes_becomes_the_first_champion(
     assert serving.cost == CHEAP
     assert Path(serving.bundle) == settings.bundles / "late" / "1"
     assert serving.digest == trained.models[2].bundle.digest
-    assert first.reason.startswith("First training. trees is promoted. ")
-    assert "beats the baseline" in first.reason
+    assert first.reason.startswith(
+        "First training. trees is promoted. It keeps all 3 limits of its budget. It beats the baseline: "
+    )
     assert not any(model.bundle.folder.exists() for model in trained.models)
     alias = mlflow_client(settings).get_model_version_by_alias("late", "champion")
     assert alias.run_id == serving.run_id
@@ -85,7 +86,7 @@ def test_an_equal_challenger_is_refused_and_the_champion_stays(
     assert [(row.version, row.status) for row in db.models("late")] == [(2, "refused"), (1, "champion")]
     last = db.decisions("late")[-1]
     assert (last.action, last.version) == ("refused", 2)
-    assert "that may be chance" in last.reason
+    assert "equal to that of champion version 1" in last.reason
     assert last.evidence["verdict"]["passed"] is False
 
 

@@ -1,0 +1,135 @@
+"""The flows: tables of contents of the stages, scheduled by Prefect or run in process.
+
+A flow takes plain values, opens the workspace and calls stages as tasks; the stages do the work and know nothing of
+Prefect. A flow run costs about a second, a task milliseconds (docs/decisions/0005-embedded-prefect.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+from prefect.settings import get_current_settings
+
+from pipelines import data, models, scoring, watching
+from pipelines.workspace import open_workspace
+
+Outcome = dict[str, Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stage(function: Callable[P, R]) -> Callable[P, R]:
+    """A stage as a Prefect task inside a flow run, and as itself anywhere else."""
+    as_task = task(name=function.__name__.replace("_", " "), cache_policy=NO_CACHE)(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return as_task(*args, **kwargs) if FlowRunContext.get() else function(*args, **kwargs)
+
+    return call
+
+
+ingest = stage(data.ingest)
+materialize = stage(data.materialize)
+train_and_gate = stage(models.train_and_gate)
+score = stage(scoring.score)
+watch = stage(watching.watch)
+
+
+@flow(name="ingest", validate_parameters=False)
+def ingest_flow(use_case: str, as_of: datetime, since: datetime | None = None, home: Path | None = None) -> Outcome:
+    """New rows into the lake, feature tables, fresh values into the online store."""
+    with open_workspace(use_case, home) as ws:
+        done = ingest(ws, as_of=as_of, since=since)
+        fresh = materialize(ws, as_of=as_of)
+        return done.as_dict() | fresh.as_dict()
+
+
+@flow(name="materialize", validate_parameters=False)
+def materialize_flow(use_case: str, as_of: datetime, home: Path | None = None) -> Outcome:
+    """Fresh values into the online store."""
+    with open_workspace(use_case, home) as ws:
+        return materialize(ws, as_of=as_of).as_dict()
+
+
+@flow(name="train", validate_parameters=False)
+def train_flow(use_case: str, as_of: datetime, seed: int = 0, home: Path | None = None) -> Outcome:
+    """Train, measure, gate, promote or refuse."""
+    with open_workspace(use_case, home) as ws:
+        return train_and_gate(ws, as_of=as_of, seed=seed).as_dict()
+
+
+@flow(name="score", validate_parameters=False)
+def score_flow(
+    use_case: str,
+    start: datetime,
+    until: datetime,
+    as_of: datetime,
+    output: Path | None = None,
+    home: Path | None = None,
+) -> Outcome:
+    """Score every row of a stretch of time and log the predictions."""
+    with open_workspace(use_case, home) as ws:
+        return score(ws, start=start, end=until, as_of=as_of, output=output).as_dict()
+
+
+@flow(name="monitor", validate_parameters=False)
+def monitor_flow(use_case: str, as_of: datetime, act: bool = True, home: Path | None = None) -> Outcome:
+    """Watch the last window, decide, and retrain when that is the decision."""
+    with open_workspace(use_case, home) as ws:
+        seen = watch(ws, start=as_of - ws.use_case.monitor.window, end=as_of, as_of=as_of)
+        if not (act and seen.decision.action == "retrain"):
+            return seen.as_dict()
+        done = train_and_gate(ws, as_of=as_of, why=seen.decision.reason)
+        return watching.acted(ws, seen, done).as_dict()
+
+
+@flow(name="first champion", validate_parameters=False)
+def first_champion_flow(
+    use_case: str, as_of: datetime, home: Path | None = None, step: Callable[[str], None] | None = None
+) -> Outcome:
+    """From nothing to the first model that serves; `step` hears a line after each piece of work."""
+    tell = step or _nobody
+    with open_workspace(use_case, home) as ws:
+        done = ingest(ws, as_of=as_of)
+        tell(f"{done.rows:,} rows")
+        fresh = materialize(ws, as_of=as_of)
+        tell(f"{sum(view.entities for view in fresh.views):,} entities online")
+        trained = train_and_gate(ws, as_of=as_of, why=f"The first model of {use_case}.", progress=tell)
+        return trained.as_dict()
+
+
+@flow(name="week", validate_parameters=False)
+def week_flow(use_case: str, start: datetime, end: datetime, shadow: int, home: Path | None = None) -> Outcome:
+    """One week of a replay: ingest, score, watch, decide, act; beside it the version `shadow`, left alone."""
+    with open_workspace(use_case, home) as ws:
+        ingest(ws, as_of=end)
+        materialize(ws, as_of=end)
+        score(ws, start=start, end=end, as_of=end, shadow=shadow)
+        seen = watch(ws, start=start, end=end, as_of=end)
+        if seen.decision.action == "retrain":
+            done = train_and_gate(ws, as_of=end, why=seen.decision.reason)
+            seen = watching.acted(ws, seen, done)
+        return seen.as_dict()
+
+
+def _nobody(_: str) -> None:
+    """Nobody listens."""
+
+
+def run_flow(which: Any, **parameters: Any) -> Outcome:
+    """Run a flow against the Prefect server that is configured, or, when none is, its function in this process.
+
+    Without a server the stages do the same work and the platform's database records it; Prefect's own record is all
+    that is missing, and the ten seconds that starting a server for it would take.
+    """
+    run = which if get_current_settings().api.url else which.fn
+    outcome: Outcome = run(**parameters)
+    return outcome

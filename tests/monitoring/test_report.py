@@ -1,0 +1,40 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from millrace.errors import NoDataError
+from millrace.usecase import Monitor
+from monitoring.drift import SCORE, drift
+from monitoring.report import MAX_BYTES, write_report
+
+Window = Callable[..., pl.DataFrame]
+
+
+def test_the_report_s_figures_are_those_of_the_decision(window: Window, tmp_path: Path) -> None:
+    """On a page and in JSON, from the same sample with the same tests."""
+    frames = window(3_000, seed=0), window(3_000, seed=1, shift=0.5, shifted=1)
+    monitor = Monitor(sample=1_000)
+    found = drift(*frames, monitor, seed=5)
+    written = write_report(*frames, found, tmp_path / "reports", name="w1", monitor=monitor, seed=5)
+    figures = {m["config"]["column"]: m["value"] for m in json.loads(written.json.read_text())["metrics"]}
+    assert figures == pytest.approx({column.name: column.p_value for column in found.columns})
+    assert written.columns[:2] == (SCORE, "n0")
+    assert written.size == written.html.stat().st_size <= MAX_BYTES
+    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == ["w1.html", "w1.json"]
+
+
+def test_a_column_that_could_not_be_compared_is_left_out(window: Window, tmp_path: Path) -> None:
+    frames = window(600, seed=0), window(600, seed=1).drop("n0").with_columns(pl.lit(None).alias("t0"))
+    found = drift(*frames, Monitor())
+    written = write_report(*frames, found, tmp_path, name="w", monitor=Monitor())
+    assert not {"n0", "t0"} & set(written.columns)
+
+
+def test_a_window_that_could_not_be_compared_has_no_report(window: Window, tmp_path: Path) -> None:
+    frames = window(600, seed=0), window(600, seed=1).clear()
+    with pytest.raises(NoDataError, match="the window is empty"):
+        write_report(*frames, drift(*frames, Monitor()), tmp_path / "r", name="w", monitor=Monitor())
+    assert not (tmp_path / "r").exists()
