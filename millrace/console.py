@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -76,6 +77,7 @@ def show_replay(summary: Mapping[str, Any], path: Path, json: bool) -> None:
         return
     _out.print(_budget_table(summary["champion"]))
     _out.print(_weeks_table(summary["windows"]))
+    _show_reasons(summary["windows"])
     online = summary.get("online")
     if online:
         _out.print(
@@ -175,10 +177,11 @@ def _budget_table(champion: Mapping[str, Any]) -> Table:
 
 
 def _weeks_table(windows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="Week by week: the live loop beside the first champion left alone", title_justify="left")
-    for column in ("week from", "rows", "AUC live", "static", "log loss live", "static", "drifted", "decision"):
-        table.add_column(column, justify="left" if column in ("week from", "decision") else "right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
+    title = "Week by week: the live loop beside the first champion left alone"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for column in ("week from", "rows", "AUC live", "alone", "loss live", "alone", "drifted"):
+        table.add_column(column, justify="left" if column == "week from" else "right", no_wrap=True)
+    table.add_column("decision")
     for window in windows:
         figures = [window[name] for name in ("roc_auc_live", "roc_auc_static", "log_loss_live", "log_loss_static")]
         table.add_row(
@@ -186,10 +189,18 @@ def _weeks_table(windows: Sequence[Mapping[str, Any]]) -> Table:
             str(window["rows"]),
             *("-" if figure is None else f"{figure:.4f}" for figure in figures),
             str(len(window["drifted"])),
-            window["decision"],
-            _escape(window["reason"]),
+            window["decision"].replace("_", " "),
         )
     return table
+
+
+def _show_reasons(windows: Sequence[Mapping[str, Any]]) -> None:
+    """Why, week by week; the drifted features are in the JSON."""
+    _out.print("Why:")
+    grid = Table.grid(padding=(0, 2))
+    for window in windows:
+        grid.add_row(f"[dim]{str(window['from'])[:10]}[/dim]", _escape(window["reason"]))
+    _out.print(grid)
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,7 +1,7 @@
 """Folder → UseCase: finds a use case by name or path, imports it, and says what to write when it cannot.
 
-The folder is imported as a package of its own name (`millrace_use_case_<folder>`), so that its modules import each
-other relatively (`from .features import …`), two use cases may both have a `features.py`, and `sys.path` stays untouched.
+The folder is imported as a package of its own name (`millrace_use_case_<folder>`): its modules import each other
+relatively (`from .features import …`), two use cases may both have a `features.py`, and `sys.path` stays untouched.
 """
 
 from __future__ import annotations

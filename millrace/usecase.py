@@ -201,7 +201,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Which rows a model learns from: `history` of labelled rows up to `as_of`, the last `holdout` of it for the gate."""
+    """Which rows a model learns from: the `history` up to `as_of`, its last `holdout` for the gate."""
 
     history: timedelta = timedelta(days=365)
     holdout: timedelta = timedelta(days=7)

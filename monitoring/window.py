@@ -181,14 +181,15 @@ def _inside(predictions: pl.DataFrame, window: Window) -> pl.DataFrame:
 
 
 def _last_of_each_row(predictions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The last prediction of each row key (by `served_at`, then `prediction_id`), and how many others there were.
+    """The last prediction of each row key and how many others there were: last by the instant predicted
+    at, which is when a late answer would have been given, then by when it was served.
 
     Predictions without a key are all kept: nothing says that two of them are of one row.
     """
     if ROW_KEY not in predictions.columns:
         return predictions, 0
     keyless = pl.col(ROW_KEY).fill_null("") == ""
-    order = [name for name in ("served_at", "prediction_id") if name in predictions.columns]
+    order = [name for name in (EVENT_TIME, "served_at", "prediction_id") if name in predictions.columns]
     ordered = predictions.sort(order, maintain_order=True) if order else predictions
     last = ordered.filter(~keyless).unique(ROW_KEY, keep="last", maintain_order=True)
     kept = pl.concat([last, ordered.filter(keyless)])

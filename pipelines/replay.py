@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -131,7 +132,9 @@ class _Replay:
 
     def _import(self) -> None:
         for module in _HEAVY:
-            import_module(module)
+            with warnings.catch_warnings():  # one of them resets the filters, another deprecates loudly
+                warnings.simplefilter("ignore")
+                import_module(module)
             self.progress.advance(module.split(".")[0])
 
 

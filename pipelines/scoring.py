@@ -64,7 +64,7 @@ def score(
         frame = _scored_by_their_champions(ws, features).with_columns(served_at=pl.lit(as_of))
         versions = tuple(sorted(frame["version"].unique().to_list()))
         batch = f"score:{start.isoformat()}:{end.isoformat()}:{as_of.isoformat()}:{'+'.join(map(str, versions))}"
-        logged = log_batch(ws.lake, frame, batch=batch)
+        logged = log_batch(ws.lake, frame, batch=batch, features=_logged_features(ws, versions))
         if output is not None:
             _write_aside(frame, output)
         done = Scored(start, end, frame.height, logged, versions, str(output) if output else None)
@@ -75,7 +75,7 @@ def score(
 
 
 def with_features(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime) -> pl.DataFrame:
-    """The population's rows with prediction instants in [start, end), with `row_key` and the features at each instant."""
+    """The population's rows with prediction instants in [start, end), with `row_key` and features as of each."""
     rows = population_rows(ws.use_case, ws.lake, since=start, until=end, as_of=as_of)
     if rows.is_empty():
         raise NoDataError(
@@ -103,14 +103,6 @@ def bundle_of(ws: Workspace, version: int) -> Bundle:
             todo=f"See what there is: millrace status {ws.use_case.name}.",
         )
     return open_bundle(Path(row.bundle), public_key=public_key(ws.settings))
-
-
-def champion_version(ws: Workspace) -> int:
-    """The version that serves; `NoChampionError` says how to get one."""
-    champion = ws.db.champion(ws.use_case.name)
-    if champion is None:
-        raise no_champion(ws)
-    return champion.version
 
 
 def no_champion(ws: Workspace) -> NoChampionError:
@@ -144,6 +136,12 @@ def _split(frame: pl.DataFrame, since: Sequence[datetime]) -> list[pl.DataFrame]
         numbered.filter((pl.col(EVENT_TIME) >= first) & (pl.col(EVENT_TIME) < last if last else pl.lit(value=True)))
         for first, last in zip(since, ends, strict=True)
     ]
+
+
+def _logged_features(ws: Workspace, versions: Sequence[int]) -> list[str]:
+    """What the prediction log keeps of a row: the models' inputs and the columns that quality is sliced by."""
+    names = [name for version in versions for name in bundle_of(ws, version).contract.names]
+    return list(dict.fromkeys([*names, *ws.use_case.slices]))
 
 
 def _log_shadow(ws: Workspace, frame: pl.DataFrame, *, as_of: datetime, batch: str) -> None:

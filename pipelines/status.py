@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from features.online import open_reader
-from features.plan import ReadPlan
-from millrace.engine import open_engine
-from pipelines.scoring import bundle_of, champion_version
+import msgspec
+
 from pipelines.workspace import Workspace
-from serving.batch.score import score_rows
+from serving.online.model import predict_once
 
 
 def status(ws: Workspace, *, as_of: datetime) -> dict[str, Any]:
@@ -42,32 +40,9 @@ def status(ws: Workspace, *, as_of: datetime) -> dict[str, Any]:
 
 
 def predict(ws: Workspace, rows: Sequence[Mapping[str, Any]], *, at: datetime) -> dict[str, Any]:
-    """Score rows given by entity keys and request inputs with the champion, as the server would; nothing is logged."""
-    version = champion_version(ws)
-    bundle = bundle_of(ws, version)
-    contract = bundle.contract
-    plan = ReadPlan.from_dict(contract.read_plan)
-    reader = open_reader(plan, ws.use_case, ws.settings)
-    try:
-        found = reader.read([_with_instants(row, plan) for row in rows], at=at)
-    finally:
-        reader.close()
-    order = [plan.features.index(name) for name in contract.names]
-    values = [[row[position] for position in order] for row in found.values]
-    scores = score_rows(contract, open_engine(bundle, threads=ws.settings.threads), values)
-    predictions = [
-        {"score": float(score), "missing": list(missing)} for score, missing in zip(scores, found.missing, strict=True)
-    ]
-    return {"use_case": ws.use_case.name, "version": version, "at": at, "predictions": predictions}
-
-
-def _with_instants(row: Mapping[str, Any], plan: ReadPlan) -> dict[str, Any]:
-    """Times come as text in JSON; the plan says which inputs are instants."""
-    instants = {name for name, dtype in plan.request_inputs.items() if dtype == "UnixTimestamp"}
-    return {
-        name: datetime.fromisoformat(value) if name in instants and isinstance(value, str) else value
-        for name, value in row.items()
-    }
+    """What the server would answer for these rows at `at`, with the values used; nothing is logged."""
+    answer: dict[str, Any] = msgspec.to_builtins(predict_once(ws.db, ws.use_case, ws.settings, rows, at=at))
+    return answer
 
 
 def _freshness(view: str, seen: Mapping[str, Any], as_of: datetime) -> dict[str, Any]:

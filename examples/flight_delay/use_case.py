@@ -8,6 +8,8 @@ from .features import VIEWS, feature_repo, flight_facts
 from .models import embedding_net, hist_gbm, logistic
 from .sources import departures, flights, planes, schedule, weather
 
+boosting = {"max_iter": (300, 500), "learning_rate": (0.05, 0.03), "max_leaf_nodes": (15, 31)}
+
 use_case = UseCase(
     name="flight_delay",
     question="Will this flight land more than 15 minutes late? Asked two hours before departure.",
@@ -18,14 +20,7 @@ use_case = UseCase(
     feature_repo=feature_repo,
     on_demand=(flight_facts,),
     baseline=Candidate("logistic", logistic),
-    candidates=(
-        Candidate(
-            "hist_gbm",
-            hist_gbm,
-            search={"max_iter": (200, 300), "learning_rate": (0.06, 0.04), "max_leaf_nodes": (31, 15)},
-        ),
-        TorchCandidate("embedding_net", embedding_net, search={"width": (64, 128)}),
-    ),
+    candidates=(Candidate("hist_gbm", hist_gbm, boosting), TorchCandidate("embedding_net", embedding_net)),
     budget=Budget(at_least(roc_auc=0.62), at_most(p99_ms=10, memory_mb=100, bundle_mb=20)),
     slices=("carrier", "origin"),
     retrain=Retrain(cooldown=timedelta(days=7), max_per_month=4),

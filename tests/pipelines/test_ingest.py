@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -240,3 +244,51 @@ def test_a_source_that_returns_no_frame_is_refused(lake: Lake) -> None:
     source = Source("broken", lambda since, until: [1], schema, key=("key",))  # type: ignore[arg-type,return-value]  # a fault is meant
     with pytest.raises(SourceError, match="returned a list, not a polars DataFrame"):
         ingest_source(None, source, lake, since=None, as_of=at(1))  # type: ignore[arg-type]  # it is not looked at
+
+
+def test_two_schedulers_at_once_leave_what_one_leaves(ingest: Ingest, lake: Lake) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: ingest(40), range(4)))
+    assert stored(lake) == [("a", 10.0), ("b", 20.0), ("c", 30.0)]
+    assert sum(result.written for result in results) == 3
+    assert lake.cursor("raw/readings") == at(40)
+
+
+KILLED = """
+import os, signal, sys
+import polars as pl
+from datetime import UTC, datetime
+from millrace import Source
+from millrace.lake import Lake
+from pipelines.ingest import ingest_source
+import pandera.polars as pa
+import millrace.lake as module
+lake, point = Lake(sys.argv[1]), sys.argv[2]
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+if point == "before the rows":
+    module.Lake.merge = die
+elif point == "after the rows":
+    merge = module.Lake.merge
+    module.Lake.merge = lambda *args, **named: (merge(*args, **named), die())
+known = datetime(2024, 1, 1, tzinfo=UTC)
+rows = pl.DataFrame({"key": ["a", "B"], "event_time": [known] * 2, "known_at": [known] * 2})
+schema = lambda: pa.DataFrameSchema({"key": pa.Column(pl.String, pa.Check.str_matches("^[a-z]+$"))})
+source = Source("readings", lambda since, until: rows, schema, key=("key",))
+print(ingest_source(None, source, lake, since=None, as_of=known).repeated)
+"""
+
+
+@pytest.mark.parametrize(("point", "repeated"), [("before the rows", b"False\n"), ("after the rows", b"")])
+def test_a_retry_after_kill_9_leaves_what_one_run_leaves(tmp_path: Path, point: str, repeated: bytes) -> None:
+    def run(point: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "lake"), point]
+        return subprocess.run(command, capture_output=True, check=False, cwd=Path(__file__).parents[2])
+
+    assert run(point).returncode == -signal.SIGKILL
+    again = run("never")
+    lake = Lake(str(tmp_path / "lake"))
+    assert again.returncode == 0, again.stderr
+    assert repeated in again.stdout
+    assert lake.scan("raw/readings").collect().height == 1
+    assert lake.scan("quarantine/readings").collect().height == 1

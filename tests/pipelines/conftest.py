@@ -1,0 +1,46 @@
+"""A small platform with a first champion, made once; tests that change it say so in their names' order or make their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from millrace.settings import Settings, read_settings
+from pipelines import data, models
+from pipelines.workspace import Workspace, open_workspace
+
+CASES = Path(__file__).parent / "cases"
+START = datetime(2024, 1, 20, tzinfo=UTC)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """An empty platform on which the tiny use case is found by name."""
+    monkeypatch.setenv("MILLRACE_USE_CASES", str(CASES))
+    monkeypatch.setenv("MILLRACE_HOME", str(tmp_path / "home"))
+    return read_settings()
+
+
+@pytest.fixture(scope="module")
+def champion_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home folder of a platform on which the tiny use case was ingested and trained as of START."""
+    home = tmp_path_factory.mktemp("champion")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MILLRACE_USE_CASES", str(CASES))
+        with open_workspace("taxi", home) as ws:
+            data.ingest(ws, as_of=START)
+            data.materialize(ws, as_of=START)
+            models.train_and_gate(ws, as_of=START, why="The first one.")
+    return home
+
+
+@pytest.fixture
+def ws(champion_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """That platform, open, and named by the environment."""
+    monkeypatch.setenv("MILLRACE_USE_CASES", str(CASES))
+    monkeypatch.setenv("MILLRACE_HOME", str(champion_home))
+    with open_workspace("taxi") as workspace:
+        yield workspace
