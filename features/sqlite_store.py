@@ -33,7 +33,7 @@ _STEP = 16
 
 
 class SqliteRows:
-    """The store's file, opened at first use; one connection a thread."""
+    """The store's file, opened at first use; one connection a thread (`close` closes the calling thread's)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

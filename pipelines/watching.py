@@ -93,7 +93,7 @@ def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, rep
 def acted(ws: Workspace, seen: Watched, done: TrainingDone) -> Watched:
     """The pass with what the training that it called for came to, recorded in its window."""
     outcome = "promoted" if done.outcome.promoted else "refused"
-    settled = replace(seen, action=outcome, reason=f"{seen.reason} {done.outcome.reason}")
+    settled = replace(seen, action=outcome, reason=done.outcome.reason)  # which begins with the decision's own
     ws.db.add_window(_row(ws, settled))
     return settled
 

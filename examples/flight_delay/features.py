@@ -20,7 +20,7 @@ GAIN, DELAY = pl.col("dep_delay") - pl.col("arr_delay"), pl.col("arr_delay").cli
 
 
 def recent(tables: Tables, by: Sequence[str]) -> pl.LazyFrame:
-    """How it goes for a carrier, an airport or both: delays, and the flights that should have left but have not
+    """How it goes for a carrier or an airport: delays, and the flights that should have left but have not
     (`overdue`: for six hours, after which they pass for cancelled)."""
     gone = tables["departures"].select("flight_id", gone="known_at")
     plan = tables["schedule"].join(gone, "flight_id", how="left")
@@ -46,20 +46,14 @@ def on_grid(events: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
     def last(hours: int, count: str) -> pl.Expr:
         return pl.col(count).rolling_sum(2 * hours, min_samples=1).over(by)
 
-    rows = (
-        grid.sort(*by, time)
-        .with_columns(pl.col(counts).fill_null(0))
-        .select(
-            *by,
-            time,
-            known_at=time,
-            delay_4h=last(4, "delay") / last(4, "left"),
-            arrival_delay_2h=last(2, "arrival_delay") / last(2, "landed"),
-            late_1d=last(24, "late") / last(24, "landed"),
-            gain_12h=last(12, "gain") / last(12, "landed"),
-            overdue=pl.col("overdue").cum_sum().over(by),
-        )
-    )
+    values = {
+        "delay_4h": last(4, "delay") / last(4, "left"),
+        "arrival_delay_2h": last(2, "arrival_delay") / last(2, "landed"),
+        "late_1d": last(24, "late") / last(24, "landed"),
+        "gain_12h": last(12, "gain") / last(12, "landed"),
+        "overdue": pl.col("overdue").cum_sum().over(by),
+    }
+    rows = grid.sort(*by, time).with_columns(pl.col(counts).fill_null(0)).select(*by, time, known_at=time, **values)
     return rows.with_columns(overdue_all=pl.col("overdue").sum().over(time)).fill_nan(None).drop_nulls("late_1d")
 
 
@@ -95,7 +89,6 @@ VIEWS = {
     table("origin", recent, "origin", 3, *MOVES): (6, "delay_4h arrival_delay_2h late_1d overdue overdue_all"),
     table("carrier", recent, "carrier", 3, *MOVES): (6, "delay_4h late_1d"),
     table("dest", recent, "dest", 3, *MOVES): (6, "delay_4h late_1d gain_12h overdue"),
-    table("base", recent, "carrier origin", 3, *MOVES): (6, "delay_4h arrival_delay_2h late_1d"),
     table("route", history, "origin dest", 30, flights): (28 * 24, "delay late elapsed"),
     table("number", history, "flight origin", 30, flights): (28 * 24, "delay late"),
     table("aircraft", aircraft, "tailnum", 3, departures, flights): (3 * 24, "delay arrival_delay block left"),
