@@ -1,4 +1,4 @@
-"""The flight example as a use case: its models export as they are, and its features are the same through the platform."""
+"""The flight example as a use case: its models export as they are, its features are the same through the platform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small platform with a first champion, made once; tests that change it say so in their names' order or make their own."""
+"""A small platform with a first champion, made once a module: its tests walk through its life in their order."""
 
 from __future__ import annotations
 
