@@ -6,6 +6,7 @@ are the embedded platform: SQLite and local files under `.millrace/`, one proces
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,6 +130,23 @@ def _unusable(field: str, why: str) -> SettingsError:
         looked="Settings are read from the environment.",
         todo="See docs/settings.md for every setting and its default.",
     )
+
+
+def embedded_in(home: Path) -> Settings:
+    """The embedded platform in this folder, whatever stores the environment names: a replay never touches those."""
+    return read_settings(
+        home=home, database_url="", lake_url="", mlflow_tracking_uri="", bundle_dir=None, online_store="sqlite"
+    )
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a process of ours that shall have exactly these settings."""
+    rest = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+    given = settings.model_dump(mode="json", exclude_defaults=True) | {"home": str(settings.home.absolute())}
+    if settings.api_key is not None:
+        given["api_key"] = settings.api_key.get_secret_value()
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    return rest | {f"MILLRACE_{name.upper()}": value for name, value in texts.items()}
 
 
 def quiet_vendors() -> None:

@@ -6,7 +6,6 @@ offline path gives for the same row at the same instant.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from features.plan import ReadPlan
 from features.training_set import historical_features, population_rows
 from millrace.errors import MillraceError
 from millrace.prediction_log import log_folder, ship
-from millrace.settings import read_settings
+from millrace.settings import child_environment, read_settings
 from millrace.usecase import EVENT_TIME
 from pipelines.progress import Progress
 from pipelines.replay import Summary, replay
@@ -75,10 +74,9 @@ def _champion(ws: Workspace) -> int:
 def _server(ws: Workspace) -> Iterator[tuple[str, str]]:
     """`millrace serve` in a process of its own on a free loopback port, until the body ends; yields URL and key."""
     log = ws.settings.folder("logs") / "serve.log"
-    environment = os.environ | {"MILLRACE_HOME": str(ws.settings.home)}
     command = [sys.executable, "-m", "millrace.cli", "serve", ws.use_case.name, "--port", "0"]
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)  # noqa: S603
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=child_environment(ws.settings))  # noqa: S603
     try:
         yield _wait_until_ready(process, log), api_key(ws.settings)
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 from millrace.db import Database
 from millrace.lake import Lake, open_lake
 from millrace.loader import load_use_case
-from millrace.settings import Settings, read_settings
+from millrace.settings import Settings, embedded_in, read_settings
 from millrace.usecase import UseCase
 
 
@@ -39,8 +39,8 @@ class Workspace:
 
 @contextmanager
 def open_workspace(use_case: str, home: Path | None = None) -> Iterator[Workspace]:
-    """Open the platform for the use case of this name or folder; `home` replaces the setting of that name."""
-    settings = read_settings(home=home) if home else read_settings()
+    """Open the platform for the use case of this name or folder; with `home`, an embedded one in that folder."""
+    settings = embedded_in(home) if home else read_settings()
     loaded = load_use_case(use_case, settings)
     db = Database.open(settings)
     try:

@@ -1,9 +1,10 @@
 """Settings: defaults, the environment, and what an impossible value is told."""
 
 import pytest
+from pydantic import SecretStr
 
 from millrace.errors import SettingsError
-from millrace.settings import Settings, quiet_vendors, read_settings
+from millrace.settings import Settings, child_environment, embedded_in, quiet_vendors, read_settings
 
 
 def test_the_default_is_the_embedded_platform(tmp_path):
@@ -44,3 +45,25 @@ def test_vendors_send_nothing_home_unless_the_operator_says_so(monkeypatch):
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
     quiet_vendors()
     assert (os.environ["DO_NOT_TRACK"], os.environ["MLFLOW_DISABLE_TELEMETRY"]) == ("0", "true")
+
+
+def test_an_embedded_platform_ignores_the_stores_that_the_environment_names(monkeypatch, tmp_path):
+    monkeypatch.setenv("MILLRACE_DATABASE_URL", "postgresql+psycopg://production/millrace")
+    monkeypatch.setenv("MILLRACE_ONLINE_STORE", "redis")
+    monkeypatch.setenv("MILLRACE_THREADS", "2")
+    settings = embedded_in(tmp_path)
+    assert (settings.database, settings.online_store) == (f"sqlite:///{tmp_path}/millrace.db", "sqlite")
+    assert settings.threads == 2
+
+
+def test_a_child_process_gets_exactly_these_settings(monkeypatch, tmp_path):
+    monkeypatch.setenv("MILLRACE_DATABASE_URL", "postgresql+psycopg://production/millrace")
+    given = embedded_in(tmp_path).model_copy(
+        update={"api_key": SecretStr("k" * 20), "port": 0, "trusted_hosts": ["a", "b"]}
+    )
+    child = child_environment(given)
+    assert "MILLRACE_DATABASE_URL" not in child
+    monkeypatch.delenv("MILLRACE_DATABASE_URL")
+    for name, value in child.items():
+        monkeypatch.setenv(name, value)
+    assert read_settings() == given
