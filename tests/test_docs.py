@@ -87,3 +87,8 @@ def test_every_decision_has_a_number_of_its_own() -> None:
     assert numbers
     assert all(number.isdigit() for number in numbers)
     assert len(set(numbers)) == len(numbers)
+
+
+def test_the_readme_shows_the_use_case_as_it_is() -> None:
+    code = (ROOT / "examples" / "flight_delay" / "use_case.py").read_text().strip()
+    assert f"```python\n{code}\n```" in (ROOT / "README.md").read_text()
