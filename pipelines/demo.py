@@ -23,6 +23,7 @@ from features.plan import ReadPlan
 from features.training_set import historical_features, population_rows
 from millrace.errors import MillraceError
 from millrace.prediction_log import log_folder, ship
+from millrace.registry import champion
 from millrace.settings import child_environment, read_settings
 from millrace.usecase import EVENT_TIME
 from pipelines.progress import Progress
@@ -50,24 +51,16 @@ def run_demo(*, short: bool, progress: Progress) -> tuple[Summary, Path]:
 
 def serve_and_compare(ws: Workspace, at: datetime) -> Summary:
     """Serve the champion, ask it for flights of the next day as of `at`, and compare with the offline path."""
+    version = champion(ws.db, ws.use_case.name).version
     rows = population_rows(ws.use_case, ws.lake, since=at, until=at + timedelta(days=1), as_of=at).head(REQUESTS)
-    plan = ReadPlan.from_dict(bundle_of(ws, _champion(ws)).contract.read_plan)
+    plan = ReadPlan.from_dict(bundle_of(ws, version).contract.read_plan)
     asked = rows.select(*plan.row_types, *ws.use_case.population.source.key)
     with _server(ws) as (url, key):
         answers, seconds = _ask(url, key, asked, at)
     ship(log_folder(ws.settings, ws.use_case.name), ws.lake)
     offline = historical_features(ws.use_case, ws.settings, rows.with_columns(pl.lit(at).alias(EVENT_TIME)))
-    offline = score_with(ws, offline, _champion(ws))
+    offline = score_with(ws, offline, version)
     return _compare(answers, offline, seconds)
-
-
-def _champion(ws: Workspace) -> int:
-    champion = ws.db.champion(ws.use_case.name)
-    if champion is None:
-        raise MillraceError(
-            f"No model serves {ws.use_case.name} yet.", todo=f"Train one: millrace train {ws.use_case.name}."
-        )
-    return champion.version
 
 
 @contextmanager

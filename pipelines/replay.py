@@ -21,6 +21,7 @@ from typing import Any
 from millrace.db import Database, ModelRow
 from millrace.errors import GateError, MillraceError
 from millrace.loader import load_use_case
+from millrace.registry import champion
 from millrace.settings import Settings, read_settings
 from pipelines.orchestrator import Orchestrator, orchestrated
 from pipelines.progress import Progress
@@ -68,7 +69,7 @@ def replay(
             run.prepare(orchestrator)
             run.first_champion(start)
             with open_workspace(use_case, home) as ws:
-                first = _first(ws)
+                first = champion(ws.db, ws.use_case.name)
                 answered = run.online(ws, start, online) if online else None
                 run.weeks(weeks, first.version)
                 with watch.stage("restate"):
@@ -148,12 +149,6 @@ def _weeks(start: datetime, until: datetime) -> list[tuple[datetime, datetime]]:
     while cuts[-1] < until:
         cuts.append(min(cuts[-1] + WEEK, until))
     return list(pairwise(cuts))
-
-
-def _first(ws: Workspace) -> ModelRow:
-    champion = ws.db.champion(ws.use_case.name)
-    assert champion is not None, "the first training promoted one"  # noqa: S101  # states what the line above raised on
-    return champion
 
 
 def _summary(ws: Workspace, first: ModelRow, online: Summary | None, watch: Stopwatch) -> Summary:

@@ -20,6 +20,7 @@ from millrace.engine import open_engine
 from millrace.errors import MillraceError, NoChampionError, NoDataError
 from millrace.keys import public_key
 from millrace.prediction_log import log_batch, row_keys
+from millrace.registry import champion
 from millrace.usecase import EVENT_TIME, KNOWN_AT
 from pipelines.workspace import Workspace
 from serving.batch.score import score_frame
@@ -105,20 +106,17 @@ def bundle_of(ws: Workspace, version: int) -> Bundle:
     return open_bundle(Path(row.bundle), public_key=public_key(ws.settings))
 
 
-def no_champion(ws: Workspace) -> NoChampionError:
-    """The error of a use case that no model serves yet."""
-    return NoChampionError(
-        f"No model serves {ws.use_case.name} yet.",
-        looked=f"{len(ws.db.models(ws.use_case.name))} versions are registered.",
-        todo=f"Train one: millrace train {ws.use_case.name}.",
-    )
-
-
 def _scored_by_their_champions(ws: Workspace, frame: pl.DataFrame) -> pl.DataFrame:
     """Each row scored by the version that served at its `event_time`, in the frame's order."""
+    champion(ws.db, ws.use_case.name)
     served = ws.db.champions(ws.use_case.name)
-    if not served or frame[EVENT_TIME].min() < served[0][0]:  # type: ignore[operator]  # a frame of instants
-        raise no_champion(ws)
+    before = frame.filter(pl.col(EVENT_TIME) < served[0][0]).height
+    if before:
+        raise NoChampionError(
+            f"{before:,} of {frame.height:,} rows were to be predicted before {ws.use_case.name} had a champion.",
+            looked=f"The first one serves since {served[0][0]:%Y-%m-%d %H:%M} UTC.",
+            todo="Choose a later --from.",
+        )
     parts = [
         score_with(ws, part, version)
         for version, part in zip([v for _, v in served], _split(frame, [since for since, _ in served]), strict=True)

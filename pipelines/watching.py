@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from features.training_set import labels
+from millrace import registry
 from millrace.db import WindowRow
 from millrace.errors import NoDataError
 from millrace.prediction_log import TABLE, log_folder, ship
@@ -24,7 +25,7 @@ from monitoring.report import write_report
 from monitoring.window import Champion, Window, WindowResult
 from monitoring.window import watch as look
 from pipelines.models import TrainingDone
-from pipelines.scoring import SHADOW, bundle_of, no_champion
+from pipelines.scoring import SHADOW, bundle_of
 from pipelines.workspace import Workspace
 
 
@@ -66,9 +67,7 @@ def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, rep
     `NoDataError` when nothing was predicted there.
     """
     with ws.run("monitor", as_of) as detail:
-        champion = ws.db.champion(ws.use_case.name)
-        if champion is None:
-            raise no_champion(ws)
+        champion = registry.champion(ws.db, ws.use_case.name)
         window = Window(start, end, as_of)
         reference = bundle_of(ws, champion.version).reference()
         predictions = _predictions(ws, window)

@@ -58,10 +58,9 @@ def on_grid(events: pl.LazyFrame, by: Sequence[str]) -> pl.LazyFrame:
 
 
 def history(tables: Tables, by: Sequence[str]) -> pl.LazyFrame:
-    """The arrivals of four weeks on a route or of a flight number, at each arrival; how long the last five took."""
-    late, elapsed = pl.col("late").mean(), (pl.col("block_minutes") - GAIN).tail(5).mean()
+    """The mean delay of four weeks on a route or of a flight number, at each arrival; how long the last five took."""
     arrivals = tables["flights"].sort("known_at", "flight_id").rolling("known_at", period="28d", group_by=by)
-    rows = arrivals.agg(delay=DELAY.mean(), late=late, elapsed=elapsed)
+    rows = arrivals.agg(delay=DELAY.mean(), elapsed=(pl.col("block_minutes") - GAIN).tail(5).mean())
     return rows.unique([*by, "known_at"]).with_columns(event_time="known_at")
 
 
@@ -88,14 +87,16 @@ MOVES = (schedule, departures, flights)
 VIEWS = {
     table("origin", recent, "origin", 3, *MOVES): (6, "delay_4h arrival_delay_2h late_1d overdue overdue_all"),
     table("carrier", recent, "carrier", 3, *MOVES): (6, "delay_4h late_1d"),
-    table("dest", recent, "dest", 3, *MOVES): (6, "delay_4h late_1d gain_12h overdue"),
-    table("route", history, "origin dest", 30, flights): (28 * 24, "delay late elapsed"),
-    table("number", history, "flight origin", 30, flights): (28 * 24, "delay late"),
+    table("dest", recent, "dest", 3, *MOVES): (6, "late_1d gain_12h overdue"),
+    table("route", history, "origin dest", 30, flights): (28 * 24, "delay elapsed"),
+    table("number", history, "flight origin", 30, flights): (28 * 24, "delay"),
     table("aircraft", aircraft, "tailnum", 3, departures, flights): (3 * 24, "delay arrival_delay block left"),
     table("weather", lambda tables, by: tables["weather"], "origin", 1, weather): (6, " ".join(WEATHER)),
-    table("plane", lambda tables, by: tables["planes"], "tailnum", 1, planes): (0, "year seats"),
+    table("plane", lambda tables, by: tables["planes"], "tailnum", 1, planes): (0, "seats"),
 }
 """The feature tables: how many hours a row of each holds (0: for ever), and the features that its Feast view has."""
+HIDDEN = {"route_elapsed", "aircraft_left"}
+"""What only `flight_facts` reads."""
 
 
 def flight_facts(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -108,7 +109,6 @@ def flight_facts(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {f"{key}_code": rows[key] for key in ("carrier", "origin", "dest")} | {
         "departure_minute": [at and at.hour * 60 + at.minute for at in local],
         "weekday": [at and at.isoweekday() for at in local],
-        "miles": rows["distance"],
         "spare": [None if None in pair else pair[0] - pair[1] for pair in spare],
         "away": [None if None in pair else pair[0].timestamp() // 60 - pair[1] for pair in away],
     }
@@ -129,9 +129,9 @@ def feature_repo(source: Callable[[FeatureTable], Any]) -> Sequence[Any]:
         schema = fields(String, " ".join(table.entity)) + fields(Float64, names, f"{table.name}_")
         by, ttl = [entities[key] for key in table.entity], hours * HOUR
         views[table.name] = FeatureView(name=table.name, entities=by, ttl=ttl, schema=schema, source=source(table))
-    given = fields(String, "carrier origin dest") + fields(Int64, "block_minutes distance")
+    given = fields(String, "carrier origin dest") + fields(Int64, "block_minutes")
     request = RequestSource(name="request", schema=given + fields(UnixTimestamp, "departs"))
-    numbers = fields(Int64, "departure_minute weekday miles") + fields(Float64, "spare away")
+    numbers = fields(Int64, "departure_minute weekday") + fields(Float64, "spare away")
     facts = OnDemandFeatureView(
         name="flight_facts",
         sources=[request, views["route"][["route_elapsed"]], views["aircraft"][["aircraft_left"]]],
@@ -140,7 +140,5 @@ def feature_repo(source: Callable[[FeatureTable], Any]) -> Sequence[Any]:
         udf=flight_facts,
         udf_string=getsource(flight_facts),
     )
-    seen = [
-        view[[feature.name for feature in view.features if feature.name != "aircraft_left"]] for view in views.values()
-    ]
+    seen = [view[[field.name for field in view.features if field.name not in HIDDEN]] for view in views.values()]
     return [*entities.values(), *views.values(), facts, FeatureService(name="flight_delay", features=[*seen, facts])]

@@ -19,7 +19,7 @@ from millrace import Source, SourceError
 
 TEXT, WHOLE, REAL, INSTANT = pl.String, pl.Int64, pl.Float64, pl.Datetime("us", "UTC")
 FLIGHT = dict.fromkeys(("carrier", "flight", "origin", "dest", "tailnum"), TEXT)
-NUMBERS = ("year", "month", "day", "hour", "minute", "sched_arr_time", "dep_delay", "arr_delay", "distance")
+NUMBERS = ("year", "month", "day", "hour", "minute", "sched_arr_time", "dep_delay", "arr_delay")
 WEATHER = dict.fromkeys(("dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib"), REAL)
 UNLISTED = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
 """Zones of the four destinations (7,602 flights) that airports.csv does not list."""
@@ -85,7 +85,7 @@ def source(name: str, load: Callable[[], pl.DataFrame], key: str, event: Any, kn
         import pandera.polars as pa
 
         types = columns | {"event_time": INSTANT, "known_at": INSTANT}
-        may_lack = {"tailnum", "year", *WEATHER} - {*key.split()}
+        may_lack = {"tailnum", *WEATHER} - {*key.split()}
         return pa.DataFrameSchema({name: pa.Column(kind, nullable=name in may_lack) for name, kind in types.items()})
 
     return Source(name, read, schema, tuple(key.split()))
@@ -93,11 +93,11 @@ def source(name: str, load: Callable[[], pl.DataFrame], key: str, event: Any, kn
 
 LEFT = {**FLIGHT, "flight_id": TEXT, "block_minutes": WHOLE, "dep_delay": WHOLE}
 LANDED = {**LEFT, "arr_delay": WHOLE, "late": pl.Boolean}
-PLANNED = {**FLIGHT, "flight_id": TEXT, "block_minutes": WHOLE, "departs": INSTANT, "distance": WHOLE}
+PLANNED = {**FLIGHT, "flight_id": TEXT, "block_minutes": WHOLE, "departs": INSTANT}
 DAY_BEFORE, BEFORE_2013 = pl.col("departs") - pl.duration(days=1), pl.lit(datetime(2012, 12, 31, tzinfo=UTC), INSTANT)
 HOUR, OBSERVED = pl.col("time_hour").str.to_datetime(time_unit="us", time_zone="UTC"), {"origin": TEXT, **WEATHER}
 read_weather = partial(read_csv, "weather.csv", **OBSERVED, time_hour=TEXT)
-PLANE = {"tailnum": TEXT, "year": WHOLE, "seats": WHOLE}
+PLANE = {"tailnum": TEXT, "seats": WHOLE}
 
 schedule = source("schedule", read_flights, "flight_id", "departs", DAY_BEFORE, **PLANNED)
 """Flights as published a day ahead. Cancelled and diverted ones are among them and are scored, but never get a label.

@@ -84,9 +84,9 @@ def place(flight_delay: UseCase, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 def test_the_service_names_what_the_model_sees(flight_delay: UseCase, place: Settings) -> None:
     plan = read_plan(flight_delay, open_store(flight_delay, place))
-    assert {"carrier_late_1d", "route_late", "origin_delay_4h", "dest_late_1d", "weather_visib"} < set(plan.features)
+    assert {"carrier_late_1d", "route_delay", "origin_delay_4h", "dest_late_1d", "weather_visib"} < set(plan.features)
     assert "aircraft_left" not in plan.features
-    assert set(plan.request_inputs) == {"departs", "block_minutes", "distance"}
+    assert set(plan.request_inputs) == {"departs", "block_minutes"}
     assert set(flight_delay.slices) <= set(plan.join_keys)
 
 

@@ -141,7 +141,6 @@ FACTS = {
     "dest": ["IAH"],
     "departs": [datetime(2013, 7, 1, 10, 15, tzinfo=UTC)],
     "block_minutes": [244],
-    "distance": [1400],
     "route_elapsed": [240.5],
     "aircraft_left": [datetime(2013, 7, 1, 8, 15, tzinfo=UTC).timestamp() // 60],
 }
