@@ -178,10 +178,10 @@ def _budget_table(champion: Mapping[str, Any]) -> Table:
 
 def _weeks_table(windows: Sequence[Mapping[str, Any]]) -> Table:
     title = "Week by week: the live loop beside the first champion left alone"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for column in ("week from", "rows", "AUC live", "alone", "loss live", "alone", "drifted"):
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("week from", "rows", "ROC AUC", "alone", "log loss", "alone", "drift"):
         table.add_column(column, justify="left" if column == "week from" else "right", no_wrap=True)
-    table.add_column("decision")
+    table.add_column("decision", no_wrap=True)
     for window in windows:
         figures = [window[name] for name in ("roc_auc_live", "roc_auc_static", "log_loss_live", "log_loss_static")]
         table.add_row(
