@@ -90,7 +90,8 @@ def show_replay(summary: Mapping[str, Any], path: Path, json: bool) -> None:
         f"Live beats the first model left alone by {summary['mean_log_loss_gain']:.4f} log loss a week on average, "
         f"with {promoted} new champions in {len(summary['windows'])} weeks, in {summary['seconds']['total']:.0f} s."
     )
-    _out.print(f"The same as JSON: {path}", soft_wrap=True)
+    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    _out.print(f"The same as JSON: {near}", soft_wrap=True)
 
 
 def read_rows(text: str) -> list[dict[str, Any]]:
