@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from features.plan import OnDemandPlan, ReadPlan
-from millrace.errors import FeatureError
+from millrace.errors import FeatureError, first_line
 from millrace.usecase import OnDemand, UseCase
 
 
@@ -40,7 +40,7 @@ def compute(
         answer = function({name: column(name) for name in names})
     except Exception as error:
         raise FeatureError(
-            f"The on-demand function {view.function} failed: {type(error).__name__}: {error}.",
+            f"The on-demand function {view.function} failed: {first_line(error)}.",
             looked=f"It was given {rows:,} rows of {', '.join(names)}.",
             todo="A value may be None: an input that was null, a feature that is missing or expired.",
         ) from error

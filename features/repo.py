@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from features.materialize import Materialized, materialize
 from features.store import open_store, repo_folder
 from features.tables import table_name
-from millrace.errors import MillraceError, UseCaseError
+from millrace.errors import MillraceError, UseCaseError, first_line
 from millrace.lake import open_lake
 from millrace.settings import Settings
 from millrace.usecase import EVENT_TIME, KNOWN_AT, FeatureTable, UseCase
@@ -65,7 +65,7 @@ def feature_objects(use_case: UseCase, settings: Settings) -> Sequence[Any]:
         raise
     except Exception as error:
         raise UseCaseError(
-            f"The feature_repo of {use_case.name!r} fails: {type(error).__name__}: {error}.",
+            f"The feature_repo of {use_case.name!r} fails: {first_line(error)}.",
             todo="It is called with source(table) and returns Feast entities, views and one FeatureService.",
         ) from error
     wrong = [type(item).__name__ for item in objects if not hasattr(item, "to_proto")]
@@ -96,7 +96,7 @@ def apply(use_case: UseCase, settings: Settings) -> bool:
             store.apply(objects, objects_to_delete=gone, partial=False)
     except Exception as error:
         raise UseCaseError(
-            f"Feast refuses the feature_repo of {use_case.name!r}: {type(error).__name__}: {error}.",
+            f"Feast refuses the feature_repo of {use_case.name!r}: {first_line(error)}.",
             looked=f"It was applied to {folder / 'registry.db'}.",
             todo="See features/repo.py for the shape of a use case's Feast objects that works.",
         ) from error

@@ -18,7 +18,7 @@ import polars as pl
 
 from features.online_store import instant, micros
 from features.touched import NewRows, Range
-from millrace.errors import FeatureError, NoDataError
+from millrace.errors import FeatureError, NoDataError, first_line
 from millrace.lake import Lake
 from millrace.usecase import EVENT_TIME, KNOWN_AT, FeatureTable, UseCase
 
@@ -101,7 +101,7 @@ def _compute(table: FeatureTable, lake: Lake, as_of: datetime, touched: Range | 
         frame = (built if touched is None else touched.of(built)).collect()
     except Exception as error:
         raise FeatureError(
-            f"The feature table {table.name!r} cannot be built: {type(error).__name__}: {error}.",
+            f"The feature table {table.name!r} cannot be built: {first_line(error)}.",
             looked=f"Its build function read {', '.join(inputs)} as of {as_of:%Y-%m-%d %H:%M} UTC.",
             todo="Run the build function alone on small frames to see the whole error; the table is unchanged.",
         ) from error

@@ -18,7 +18,7 @@ from features.plan import FeaturePlan, OnDemandPlan, ReadPlan, read_plan
 from features.store import open_store
 from features.tables import table_name
 from features.views import POLARS_TYPES
-from millrace.errors import FeatureError, NoDataError
+from millrace.errors import FeatureError, NoDataError, first_line
 from millrace.lake import Lake
 from millrace.settings import Settings
 from millrace.usecase import EVENT_TIME, KNOWN_AT, LABEL, UseCase
@@ -168,6 +168,6 @@ def _series(view: OnDemandPlan, feature: FeaturePlan, values: list[Any]) -> pl.S
     except (TypeError, pl.exceptions.PolarsError) as error:
         raise FeatureError(
             f"The on-demand function {view.function} gave values for {feature.name} that are not {feature.dtype}.",
-            looked=str(error).splitlines()[0],
+            looked=first_line(error),
             todo="Return values of the type that the on-demand view's schema declares, or None.",
         ) from error

@@ -13,7 +13,7 @@ import polars as pl
 
 from features.asof import FeatureRows
 from features.online_store import layout
-from millrace.errors import FeatureError
+from millrace.errors import FeatureError, first_line
 
 
 def join_keys(view: Any) -> list[str]:
@@ -49,7 +49,7 @@ def scan_source(source: Any, options: dict[str, str]) -> pl.LazyFrame:
         rows.collect_schema()
     except Exception as error:
         raise FeatureError(
-            f"The feature source {source.name!r} cannot be read: {str(error).splitlines()[0]}.",
+            f"The feature source {source.name!r} cannot be read: {first_line(error)}.",
             looked=f"It should lie at {path} as {kind.removesuffix('Format') or 'Parquet'}.",
             todo="Build the feature tables first: millrace materialize NAME --as-of …",
         ) from error

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.errors import BundleError
+from millrace.errors import BundleError, first_line
 
 Matrix = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -90,7 +90,7 @@ class OnnxEngine:
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's exceptions share no base of their own
-            raise BundleError(f"The ONNX model cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise BundleError(f"The ONNX model cannot be loaded: {first_line(error)}") from error
         self._input, self._output = _names(self._session, inputs)
 
     def predict(self, matrix: Matrix) -> Scores:
@@ -117,7 +117,7 @@ class SkopsEngine:
                 todo="Give the candidate an estimator that exports to ONNX, or one made of scikit-learn's own parts.",
             ) from error
         except Exception as error:  # a damaged archive raises whatever its first broken part does
-            raise BundleError(f"The native model cannot be loaded: {type(error).__name__}: {error}.") from error
+            raise BundleError(f"The native model cannot be loaded: {first_line(error)}.") from error
 
     def predict(self, matrix: Matrix) -> Scores:
         """See `Engine.predict`."""

@@ -82,3 +82,12 @@ class RequestError(MillraceError):
     def __init__(self, status: int, what: str, *, field: str = "", looked: str = "", todo: str = "") -> None:
         self.status, self.field = status, field
         super().__init__(what, looked=looked, todo=todo)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of somebody else's says in one line, without its final stop: `ValueError: no such column`.
+
+    Others' messages run over many lines (a query plan, a list of candidates); ours are one paragraph.
+    """
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0].rstrip('.')}" if said else type(error).__name__

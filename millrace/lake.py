@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from millrace.delta_types import storable
-from millrace.errors import BusyError, LakeError
+from millrace.errors import BusyError, LakeError, first_line
 from millrace.settings import Settings
 from millrace.usecase import KNOWN_AT
 
@@ -233,7 +233,7 @@ class Lake:
         except DeltaError as error:
             wanted = "" if version is None else f" at version {version}"
             raise LakeError(
-                f"The table {table!r} cannot be read{wanted}: {_first_line(error)}.",
+                f"The table {table!r} cannot be read{wanted}: {first_line(error)}.",
                 looked=f"It lies at {self.uri(table)}.",
                 todo="Ask for a version that exists; the newest is the default.",
             ) from error
@@ -254,7 +254,7 @@ class Lake:
                 if now is None and self.exists(table):
                     continue
                 raise LakeError(
-                    f"The rows do not fit the table {table!r}: {_first_line(error)}.",
+                    f"The rows do not fit the table {table!r}: {first_line(error)}.",
                     looked=f"It lies at {self.uri(table)}.",
                 ) from error
             return Commit(table, self.version(table), rows, False)
@@ -302,7 +302,3 @@ def _newest(table: str, frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame
     if frame.n_unique(key) == frame.height:
         return frame
     return frame.sort(KNOWN_AT, maintain_order=True).unique(list(key), keep="last", maintain_order=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")

@@ -11,7 +11,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from millrace.errors import MillraceError, UseCaseError
+from millrace.errors import MillraceError, UseCaseError, first_line
 from millrace.settings import Settings
 from millrace.usecase import UseCase
 
@@ -33,7 +33,7 @@ def load_use_case(name: str, settings: Settings) -> UseCase:
         raise
     except Exception as error:
         raise UseCaseError(
-            f"The use case in {folder} cannot be imported: {type(error).__name__}: {error}.",
+            f"The use case in {folder} cannot be imported: {first_line(error)}.",
             looked=f"It was raised at {_where(error, folder)}.",
             todo=f"Try it alone: python -c \"import runpy; runpy.run_path('{folder / ENTRY}')\" shows the same line.",
         ) from error

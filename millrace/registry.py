@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from millrace.bundle import Bundle, open_bundle
 from millrace.db import Database, ModelRow
-from millrace.errors import GateError, MillraceError, NoChampionError
+from millrace.errors import GateError, MillraceError, NoChampionError, first_line
 from millrace.keys import public_key
 from millrace.settings import Settings
 
@@ -199,7 +199,7 @@ def _ask(uri: str) -> None:
 def _no_answer(uri: str, error: Exception) -> MillraceError:
     return MillraceError(
         "MLflow's tracking server does not answer.",
-        looked=f"Tried {uri.split('@')[-1]}: {str(error).splitlines()[0]}.",
+        looked=f"Tried {uri.split('@')[-1]}: {first_line(error)}.",
         todo="Check MILLRACE_MLFLOW_TRACKING_URI and that the server is running; the champion is untouched.",
     )
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from millrace.contract import InputSpec
 from millrace.engine import Engine, load_engine
-from millrace.errors import BundleError, TrainingError
+from millrace.errors import BundleError, TrainingError, first_line
 from training.fit import Classifier
 from training.torch_fit import TorchClassifier
 
@@ -66,7 +66,7 @@ def export(name: str, model: Classifier, inputs: Sequence[InputSpec], X: Matrix,
         try:
             found = _proven(kind, convert(), rows, expected, threads)
         except Exception as error:  # converters raise whatever stands in their way, and the reason is kept
-            failures.append(f"{convert.__name__.strip('_')}: {type(error).__name__}: {_first_line(error)}")
+            failures.append(f"{convert.__name__.strip('_')}: {first_line(error)}")
         else:
             return found if kind == "onnx" else replace(found, reason=" ".join(failures))
     raise TrainingError(
@@ -228,8 +228,3 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no reason given."

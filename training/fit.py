@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.errors import MillraceError, TrainingError
+from millrace.errors import MillraceError, TrainingError, first_line
 from millrace.usecase import Candidate, ModelInput, TorchCandidate
 
 Matrix = NDArray[np.float32]
@@ -71,7 +71,7 @@ def fit(
         raise
     except Exception as error:  # a candidate is the user's code: whatever it raises, the answer names it
         raise TrainingError(
-            f"The candidate {candidate.name!r} cannot be fitted: {type(error).__name__}: {error}.",
+            f"The candidate {candidate.name!r} cannot be fitted: {first_line(error)}.",
             looked=f"It was given {X.shape[0]} rows of {X.shape[1]} inputs and the parameters {chosen}.",
             todo="Fix its builder in the use case's models; the champion is untouched.",
         ) from error

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from millrace.errors import MillraceError, SourceError
+from millrace.errors import MillraceError, SourceError, first_line
 from millrace.lake import Lake
 from millrace.usecase import EVENT_TIME, KNOWN_AT, Source, UseCase
 from pipelines.ingest.digest import content_digest
@@ -78,7 +78,7 @@ def _read(source: Source, since: datetime, until: datetime) -> pl.DataFrame:
         raise
     except Exception as error:
         raise SourceError(
-            f"The source {source.name!r} cannot be read: {type(error).__name__}: {error}.",
+            f"The source {source.name!r} cannot be read: {first_line(error)}.",
             looked=f"It was asked for the rows known after {since:%Y-%m-%d %H:%M} up to {until:%Y-%m-%d %H:%M} (UTC).",
             todo="Run the read function alone to see the whole error; nothing was written.",
         ) from error
