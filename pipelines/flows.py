@@ -84,7 +84,7 @@ def score_flow(
 def monitor_flow(use_case: str, as_of: datetime, act: bool = True, home: Path | None = None) -> Outcome:
     """Watch the last window, decide, and retrain when that is the decision."""
     with open_workspace(use_case, home) as ws:
-        seen = watch(ws, start=as_of - ws.use_case.monitor.window, end=as_of, as_of=as_of)
+        seen = watch(ws, start=as_of - ws.use_case.monitor.window, end=as_of, as_of=as_of, report=True)
         if not (act and seen.decision.action == "retrain"):
             return seen.as_dict()
         done = train_and_gate(ws, as_of=as_of, why=seen.decision.reason)

@@ -141,7 +141,10 @@ def _within(ws: Workspace, table: str, window: Window) -> pl.DataFrame:
     return ws.lake.scan(table).filter(inside).collect()
 
 
-def _report(ws: Workspace, seen: Watched, reference: pl.DataFrame, predictions: pl.DataFrame) -> Path:
+def _report(ws: Workspace, seen: Watched, reference: pl.DataFrame, predictions: pl.DataFrame) -> Path | None:
+    """Evidently's page of the window; None when too few rows left no column to compare, which the pass itself says."""
+    if all(column.effect is None for column in seen.result.drift.columns):
+        return None
     window = seen.result.window
     name = f"{ws.use_case.name}-{window.start:%Y%m%dT%H%M}-{window.end:%Y%m%dT%H%M}"
     written = write_report(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import polars as pl
 import pytest
 
 from millrace.cli import main
@@ -62,6 +64,19 @@ def test_an_unknown_entity_is_flagged_not_an_error(ws: Workspace, capsys):
     code, out, _ = run(capsys, "predict", "taxi", '{"zone": "Z9", "hour": 5}', "--as-of", "2024-01-20", "--json")
     assert code == 0
     assert json.loads(out)["predictions"][0]["flags"] == ["missing:recent"]
+
+
+def test_a_week_by_hand_ingests_scores_and_is_watched_with_a_report(ws: Workspace, capsys, tmp_path):
+    stretch = ("--from", "2024-01-20", "--until", "2024-01-27", "--as-of", "2024-01-27")
+    output = tmp_path / "scores.parquet"
+    ingested = json.loads(run(capsys, "ingest", "taxi", "--as-of", "2024-01-27", "--json")[1])
+    scored = json.loads(run(capsys, "score", "taxi", *stretch, "--output", str(output), "--json")[1])
+    seen = json.loads(run(capsys, "monitor", "taxi", "--as-of", "2024-01-27", "--no-act", "--json")[1])
+    assert ingested["rows"] > 0
+    assert (scored["rows"], scored["logged"], pl.read_parquet(output).height) == (504, 504, 504)
+    assert (seen["rows"], seen["labelled"] > 490) == (504, True)
+    assert seen["reason"]
+    assert "<html" in Path(seen["report"]).read_text()[:2000]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 
 from features.training_set import historical_features
+from millrace import Monitor
 from millrace.errors import GateError, NoChampionError, NoDataError
 from millrace.prediction_log import TABLE
 from pipelines import data, models, scoring, status, watching
@@ -84,6 +86,13 @@ def test_restating_measures_with_later_labels_and_keeps_what_was_first_seen(ws: 
     restated = ws.db.windows("taxi")[0]
     assert restated.labelled == 504 > first.labelled
     assert restated.metrics["first_seen"] == first.metrics
+
+
+def test_a_window_of_too_few_rows_to_compare_is_watched_without_a_report(ws: Workspace):
+    strict = replace(ws, use_case=replace(ws.use_case, monitor=Monitor(min_rows=10_000)))
+    seen = watching.watch(strict, start=START, end=START + WEEK, as_of=START + WEEK, report=True)
+    assert seen.report is None
+    assert "rows" in seen.result.drift.note
 
 
 def test_a_training_on_the_same_rows_does_not_replace_an_equal_champion(ws: Workspace):

@@ -14,6 +14,7 @@ from millrace import (
     Candidate,
     FeatureTable,
     Label,
+    Monitor,
     Population,
     Retrain,
     Source,
@@ -122,5 +123,6 @@ use_case = UseCase(
     budget=Budget(at_least(roc_auc=0.55), at_most(p99_ms=200, memory_mb=200)),
     slices=("zone",),
     training=Training(holdout=timedelta(days=3), min_rows=200),
+    monitor=Monitor(min_rows=100),
     retrain=Retrain(cooldown=timedelta(days=1), min_new_labels=100, max_age=timedelta(days=7)),
 )
