@@ -1,1 +1,1 @@
-"""See the design: one room of Millrace."""
+"""WHAT the model sees: feature tables, the Feast store, point-in-time training sets, online reading, freshness."""

@@ -69,7 +69,9 @@ def _server(ws: Workspace) -> Iterator[tuple[str, str]]:
     log = ws.settings.folder("logs") / "serve.log"
     command = [sys.executable, "-m", "millrace.cli", "serve", ws.use_case.name, "--port", "0"]
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=child_environment(ws.settings))  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter; the name was checked by the loader
+            command, stdout=out, stderr=subprocess.STDOUT, env=child_environment(ws.settings)
+        )
     try:
         yield _wait_until_ready(process, log), api_key(ws.settings)
     finally:

@@ -65,7 +65,7 @@ def planted(flights: object) -> FeatureTable:
     def build(tables: dict[str, pl.LazyFrame]) -> pl.LazyFrame:
         return tables["flights"].select("carrier", "event_time", known_at="event_time", planted="arr_delay")
 
-    return FeatureTable("planted", build, (flights,), ("carrier",), timedelta(days=1))  # type: ignore[arg-type]
+    return FeatureTable("planted", build, (flights,), ("carrier",), timedelta(days=1))  # type: ignore[arg-type]  # a Source
 
 
 def test_a_planted_leak_is_found(
@@ -87,7 +87,7 @@ def test_every_feature_has_values_on_real_rows(features_at: FeaturesAt, stretch:
 def test_rows_need_no_more_than_the_lookback(flight_delay: UseCase, stretch: Rows, first: datetime) -> None:
     for table in flight_delay.feature_tables:
         recent = {
-            name: rows.lazy().filter(pl.col("event_time") >= first - table.lookback)  # type: ignore[operator]
+            name: rows.lazy().filter(pl.col("event_time") >= first - table.lookback)  # type: ignore[operator]  # has one
             for name, rows in stretch.items()
         }
         every = {name: rows.lazy() for name, rows in stretch.items()}

@@ -218,7 +218,7 @@ def test_an_empty_folder_ships_nothing(folder: Path, lake: Lake) -> None:
         st.tuples(
             st.text(max_size=5),
             st.integers(-(2**62), 2**62),
-            st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+            st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001  # bounds are naive
         ),
         min_size=1,
         max_size=5,
