@@ -260,8 +260,7 @@ def ingesting(folder: Path, count: int = 27_000) -> list[Figure]:
     lakes = iter(range(1000))
 
     def once() -> None:
-        lake = Lake(str(folder / f"lake{next(lakes)}"))
-        ingest_source(None, source, lake, since=None, as_of=END)  # type: ignore[arg-type]  # it is not looked at
+        ingest_source(source, Lake(str(folder / f"lake{next(lakes)}")), Settings(home=folder), since=None, as_of=END)
 
     return [Figure("ingest a month (CSV → validated → lake)", count / typical(once, repeat=5), "rows/s", 200_000, ">=")]
 

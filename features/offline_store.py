@@ -25,7 +25,7 @@ from feast.saved_dataset import SavedDatasetStorage
 from features.asof import INSTANT, FeatureRows, join_asof, latest
 from features.views import feature_rows, row_keys, scan_source
 from millrace.errors import FeatureError
-from millrace.usecase import EVENT_TIME
+from millrace.source import EVENT_TIME
 
 
 class PolarsOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # feast ships no types

@@ -32,7 +32,8 @@ from features.tables import table_name
 from millrace.errors import MillraceError, UseCaseError, first_line
 from millrace.lake import open_lake
 from millrace.settings import Settings
-from millrace.usecase import EVENT_TIME, KNOWN_AT, FeatureTable, UseCase
+from millrace.source import EVENT_TIME, KNOWN_AT
+from millrace.usecase import FeatureTable, UseCase
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -20,7 +20,8 @@ from features.online_store import instant, micros
 from features.touched import NewRows, Range
 from millrace.errors import FeatureError, NoDataError, first_line
 from millrace.lake import Lake
-from millrace.usecase import EVENT_TIME, KNOWN_AT, FeatureTable, UseCase
+from millrace.source import EVENT_TIME, KNOWN_AT
+from millrace.usecase import FeatureTable, UseCase
 
 _AS_OF, _CODE, _READ = "build.as_of", "build.code", "build.read/"
 """Marks that a build leaves: the moment, a digest of the code, and the version that it read of each source."""

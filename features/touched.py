@@ -15,7 +15,7 @@ import polars as pl
 
 from millrace.errors import LakeError
 from millrace.lake import Lake
-from millrace.usecase import EVENT_TIME, KNOWN_AT, Source
+from millrace.source import EVENT_TIME, KNOWN_AT, Source
 
 Span = tuple[datetime | None, datetime | None]
 

@@ -21,7 +21,8 @@ from features.views import POLARS_TYPES
 from millrace.errors import FeatureError, NoDataError, first_line
 from millrace.lake import Lake
 from millrace.settings import Settings
-from millrace.usecase import EVENT_TIME, KNOWN_AT, LABEL, UseCase
+from millrace.source import EVENT_TIME, KNOWN_AT
+from millrace.usecase import LABEL, UseCase
 
 LABEL_KNOWN_AT = "label_known_at"
 """Column of a training set: since when the label exists (UTC)."""

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from millrace.errors import MillraceError, SourceError, UseCaseError
+from millrace.source import Files, Plausible, Query, Source
 from millrace.usecase import (
     Budget,
     Candidate,
@@ -18,7 +19,6 @@ from millrace.usecase import (
     Population,
     Retrain,
     Schedule,
-    Source,
     TorchCandidate,
     Training,
     UseCase,
@@ -30,11 +30,14 @@ __all__ = [
     "Budget",
     "Candidate",
     "FeatureTable",
+    "Files",
     "Label",
     "MillraceError",
     "ModelInput",
     "Monitor",
+    "Plausible",
     "Population",
+    "Query",
     "Retrain",
     "Schedule",
     "Source",

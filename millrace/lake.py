@@ -19,7 +19,7 @@ import polars as pl
 from millrace.delta_types import storable
 from millrace.errors import BusyError, LakeError, first_line
 from millrace.settings import Settings
-from millrace.usecase import KNOWN_AT
+from millrace.source import KNOWN_AT
 
 if TYPE_CHECKING:
     from deltalake import CommitProperties, DeltaTable
@@ -51,6 +51,7 @@ class _Marks:
     batch: str | None = None
     cursor: datetime | None = None
     more: Mapping[str, int] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def properties(self) -> CommitProperties:
         from deltalake import CommitProperties, Transaction
@@ -61,7 +62,8 @@ class _Marks:
         transactions += [Transaction(name, value) for name, value in self.more.items()]
         # No retries inside deltalake: its own lets two first commits of one batch both in (46 of 60 trials, 1.6.6), and
         # a commit that looked at an older version must look again.
-        return CommitProperties(app_transactions=transactions, max_commit_retries=0)
+        about = {f"millrace.{name}": text for name, text in self.about.items()}
+        return CommitProperties(about, app_transactions=transactions, max_commit_retries=0)
 
 
 class Lake:
@@ -144,10 +146,19 @@ class Lake:
         return pl.scan_parquet(sorted(files), schema=schema, missing_columns="insert", storage_options=self.options)
 
     def append(
-        self, table: str, frame: pl.DataFrame, *, batch: str | None = None, cursor: datetime | None = None
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        *,
+        batch: str | None = None,
+        cursor: datetime | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> Commit:
-        """Add rows, all of them. New columns are null in older rows; a column of another type raises `LakeError`."""
-        marks = _Marks(batch, cursor)
+        """Add rows, all of them. New columns are null in older rows; a column of another type raises `LakeError`.
+
+        `about` is written into the table's history beside the commit.
+        """
+        marks = _Marks(batch, cursor, about=about or {})
 
         def write(now: DeltaTable | None) -> int:
             return self._write(table, now, frame, marks, mode="append", schema_mode="merge")
@@ -162,13 +173,14 @@ class Lake:
         key: Sequence[str],
         batch: str | None = None,
         cursor: datetime | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> Commit:
         """Insert rows with a new key and update those whose `known_at` is newer than the stored one; keep the others.
 
         Of several rows with one key in `frame` the newest `known_at` counts (the last of equal ones). A null in a key
         column raises `LakeError`. Earlier values stay readable at earlier versions.
         """
-        newest, marks = _newest(table, frame, key), _Marks(batch, cursor)
+        newest, marks = _newest(table, frame, key), _Marks(batch, cursor, about=about or {})
 
         def write(now: DeltaTable | None) -> int:
             if now is None:

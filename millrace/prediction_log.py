@@ -27,7 +27,7 @@ import msgspec
 import polars as pl
 
 from millrace.settings import Settings
-from millrace.usecase import EVENT_TIME, KNOWN_AT
+from millrace.source import EVENT_TIME, KNOWN_AT
 
 TABLE = "predictions"
 """The lake's table of predictions, online and batch."""

@@ -6,48 +6,19 @@ case that is merely loaded imports neither feast nor torch nor scikit-learn. All
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from millrace.errors import UseCaseError
+from millrace.source import Source, check_name, require
 
 if TYPE_CHECKING:
     import polars as pl
 
-EVENT_TIME = "event_time"
-"""Column of every lake table: when the thing happened (UTC)."""
-KNOWN_AT = "known_at"
-"""Column of every lake table: when the platform could have known it (UTC)."""
 LABEL = "label"
 """Column of a training set: the outcome, 0 or 1."""
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where rows come from.
-
-    `read(since, until)` returns every row with `since < known_at <= until` (either may be read again at any time), with
-    the columns `event_time` and `known_at` as UTC datetimes beside its own. `key` names the columns that identify a
-    row; of two rows with one key the later `known_at` wins. `schema` builds the pandera (polars) schema of a frame.
-    """
-
-    name: str
-    read: Callable[[datetime, datetime], pl.DataFrame]
-    schema: Callable[[], Any]
-    key: tuple[str, ...]
-    overlap: timedelta = timedelta(0)
-    """How far before the last `until` each ingest reads again, for rows that arrive late."""
-
-    def __post_init__(self) -> None:
-        _check_name("Source", self.name)
-        _require("Source", self.name, callable(self.read), "read must be a function (since, until) -> polars.DataFrame")
-        _require("Source", self.name, callable(self.schema), "schema must be a function that returns a pandera schema")
-        _require("Source", self.name, len(self.key) > 0, "key must name at least one column")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +62,12 @@ class FeatureTable:
     lookback: timedelta | None = None
 
     def __post_init__(self) -> None:
-        _check_name("FeatureTable", self.name)
-        _require(
+        check_name("FeatureTable", self.name)
+        require(
             "FeatureTable", self.name, callable(self.build), "build must be a function (tables) -> polars.LazyFrame"
         )
-        _require("FeatureTable", self.name, len(self.reads) > 0, "reads must name at least one Source")
-        _require("FeatureTable", self.name, len(self.entity) > 0, "entity must name at least one column")
+        require("FeatureTable", self.name, len(self.reads) > 0, "reads must name at least one Source")
+        require("FeatureTable", self.name, len(self.entity) > 0, "entity must name at least one column")
 
 
 OnDemand = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
@@ -127,8 +98,8 @@ class Candidate:
     search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_name("Candidate", self.name)
-        _require(
+        check_name("Candidate", self.name)
+        require(
             "Candidate", self.name, callable(self.build), "build must be a function (inputs, **params) -> estimator"
         )
 
@@ -149,8 +120,8 @@ class TorchCandidate:
     learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
-        _check_name("TorchCandidate", self.name)
-        _require("TorchCandidate", self.name, callable(self.module), "module must be a function (inputs, **params)")
+        check_name("TorchCandidate", self.name)
+        require("TorchCandidate", self.name, callable(self.module), "module must be a function (inputs, **params)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +248,7 @@ class UseCase:
     retrain: Retrain = Retrain()
 
     def __post_init__(self) -> None:
-        _check_name("UseCase", self.name)
+        check_name("UseCase", self.name)
         for part, kind in _PARTS.items():
             _check_part(self.name, part, getattr(self, part), kind)
         for part, kinds in _TUPLES.items():
@@ -316,16 +287,6 @@ _TUPLES: dict[str, tuple[type, ...]] = {
     "candidates": (Candidate, TorchCandidate),
     "slices": (str,),
 }
-
-
-def _check_name(kind: str, name: object) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UseCaseError(f"{kind} name {name!r} must be lower-case letters, digits and underscores, at most 63.")
-
-
-def _require(kind: str, name: str, holds: bool, rule: str) -> None:
-    if not holds:
-        raise UseCaseError(f"{kind} {name!r}: {rule}.")
 
 
 def _check_part(use_case: str, part: str, value: object, kinds: tuple[type, ...]) -> None:

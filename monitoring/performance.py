@@ -26,7 +26,8 @@ from millrace.quality import (
     row_log_losses,
     slice_quality,
 )
-from millrace.usecase import EVENT_TIME, LABEL
+from millrace.source import EVENT_TIME
+from millrace.usecase import LABEL
 
 LABEL_KNOWN_AT = "label_known_at"
 ROW_KEY = "row_key"

@@ -17,7 +17,8 @@ import polars as pl
 from millrace.errors import NoDataError
 from millrace.prediction_log import row_keys
 from millrace.quality import Difference, Quality
-from millrace.usecase import EVENT_TIME, UseCase
+from millrace.source import EVENT_TIME
+from millrace.usecase import UseCase
 from monitoring import data_quality
 from monitoring.data_quality import DataQuality
 from monitoring.decide import Decision, Evidence, decide

@@ -11,7 +11,7 @@ from features.repo import apply
 from features.repo import materialize as materialize_views
 from features.tables import TableBuild, build_tables
 from millrace.errors import NoDataError
-from pipelines.ingest import IngestResult, ingest_source
+from pipelines.ingest import BEGINNING, IngestResult, ingest_source, read_rows
 from pipelines.workspace import Workspace
 
 
@@ -55,7 +55,7 @@ def ingest(ws: Workspace, *, as_of: datetime, since: datetime | None = None) -> 
     """
     with ws.run("ingest", as_of) as detail:
         results = tuple(
-            ingest_source(ws.use_case, source, ws.lake, since=since, as_of=as_of) for source in _ordered(ws, as_of)
+            ingest_source(source, ws.lake, ws.settings, since=since, as_of=as_of) for source in _ordered(ws, as_of)
         )
         tables = tuple(build_tables(ws.use_case, ws.lake, as_of=as_of))
         done = Ingested(as_of, results, tables)
@@ -79,13 +79,11 @@ def _view_detail(view: Materialized) -> dict[str, Any]:
 def _ordered(ws: Workspace, as_of: datetime) -> list[Any]:
     """The sources, the population's first, after a look that it has rows: else nothing shall be half-ingested."""
     population = ws.use_case.population.source
-    if not ws.lake.exists(f"raw/{population.name}"):
-        from pipelines.ingest.source import BEGINNING
-
-        if population.read(BEGINNING, as_of).is_empty():
-            raise NoDataError(
-                f"Nothing of {ws.use_case.name} was known by {as_of:%Y-%m-%d %H:%M} UTC.",
-                looked=f"Its source {population.name!r} has no row that early.",
-                todo="Choose a later --as-of.",
-            )
+    first = not ws.lake.exists(f"raw/{population.name}")
+    if first and read_rows(population, ws.settings, BEGINNING, as_of).is_empty():
+        raise NoDataError(
+            f"Nothing of {ws.use_case.name} was known by {as_of:%Y-%m-%d %H:%M} UTC.",
+            looked=f"Its source {population.name!r} has no row that early.",
+            todo="Choose a later --as-of.",
+        )
     return [population, *(source for source in ws.use_case.sources if source is not population)]

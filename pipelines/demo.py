@@ -25,7 +25,7 @@ from millrace.errors import MillraceError
 from millrace.prediction_log import log_folder, ship
 from millrace.registry import champion
 from millrace.settings import child_environment, read_settings
-from millrace.usecase import EVENT_TIME
+from millrace.source import EVENT_TIME
 from pipelines.progress import Progress
 from pipelines.replay import Summary, replay
 from pipelines.scoring import bundle_of, score_with

@@ -21,7 +21,7 @@ from millrace.errors import MillraceError, NoChampionError, NoDataError
 from millrace.keys import public_key
 from millrace.prediction_log import log_batch, row_keys
 from millrace.registry import champion
-from millrace.usecase import EVENT_TIME, KNOWN_AT
+from millrace.source import EVENT_TIME, KNOWN_AT
 from pipelines.workspace import Workspace
 from serving.batch.score import score_frame
 

@@ -19,7 +19,7 @@ from millrace.db import WindowRow
 from millrace.errors import NoDataError
 from millrace.prediction_log import TABLE, log_folder, ship
 from millrace.quality import Quality
-from millrace.usecase import EVENT_TIME
+from millrace.source import EVENT_TIME
 from monitoring.decide import Decision
 from monitoring.report import write_report
 from monitoring.window import Champion, Window, WindowResult

@@ -25,7 +25,8 @@ from millrace.contract import Contract, describe_inputs
 from millrace.keys import signing_key
 from millrace.quality import Quality, SliceQuality, quality, slice_quality
 from millrace.settings import Settings
-from millrace.usecase import EVENT_TIME, LABEL, Candidate, TorchCandidate, UseCase
+from millrace.source import EVENT_TIME
+from millrace.usecase import LABEL, Candidate, TorchCandidate, UseCase
 from training.export import Exported, export
 from training.fit import Fitted, Matrix, fit
 from training.split import Split, split_in_time

@@ -23,7 +23,8 @@ from millrace.keys import public_key
 from millrace.quality import paired_difference, quality, row_log_losses
 from millrace.registry import promote, register
 from millrace.settings import Settings
-from millrace.usecase import EVENT_TIME, UseCase
+from millrace.source import EVENT_TIME
+from millrace.usecase import UseCase
 from training.gate import ChampionOnSameRows, Verdict, judge
 from training.job import Trained, TrainedModel, discard
 from training.tracking import record_verdict

@@ -14,7 +14,8 @@ import polars as pl
 
 from features.training_set import LABEL_KNOWN_AT
 from millrace.errors import TrainingError
-from millrace.usecase import EVENT_TIME, LABEL, Training
+from millrace.source import EVENT_TIME
+from millrace.usecase import LABEL, Training
 
 
 @dataclass(frozen=True, slots=True)

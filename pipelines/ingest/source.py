@@ -1,8 +1,8 @@
 """One source's new rows into the lake: read, validate, quarantine, merge, and remember how far.
 
-The batch is named by the source and the digest of its content, and that name is committed with the rows, so a batch
-that comes twice (a retry after a crash, two schedulers at once) changes nothing and says so. The quarantined rows are
-committed first: a crash between the two commits is healed by the retry, which finds them there.
+The batch is named by the source, its range and the digest of its content, and that name is committed with the rows, so
+a batch that comes twice (a retry after a crash, two schedulers at once) changes nothing and says so. The quarantined
+rows are committed first: a crash between the two commits is healed by the retry, which finds them there.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from millrace.errors import MillraceError, SourceError, first_line
+from millrace.digest import content_digest
 from millrace.lake import Lake
-from millrace.usecase import EVENT_TIME, KNOWN_AT, Source, UseCase
-from pipelines.ingest.digest import content_digest
+from millrace.settings import Settings
+from millrace.source import EVENT_TIME, KNOWN_AT, Source
+from pipelines.ingest.read import read_rows
 from pipelines.ingest.validate import REASONS, check_batch
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,7 +44,7 @@ class IngestResult:
 
 
 def ingest_source(
-    use_case: UseCase, source: Source, lake: Lake, *, since: datetime | None, as_of: datetime
+    source: Source, lake: Lake, settings: Settings, *, since: datetime | None, as_of: datetime
 ) -> IngestResult:
     """Read the rows of `source` that became known in (since, as_of] and merge them into `raw/<source>`.
 
@@ -55,42 +56,23 @@ def ingest_source(
     cursor = lake.cursor(table)
     if since is None:
         since = BEGINNING if cursor is None else cursor - source.overlap
-    frame = _read(source, since, as_of)
+    frame = read_rows(source, settings, since, as_of)
     if frame.is_empty():
         version = lake.version(table) if lake.exists(table) else None
         return IngestResult(source.name, since, as_of, 0, 0, 0, "", version, False)
     checked = check_batch(source, frame)
-    batch = f"{source.name}:{content_digest(frame, source.key)}"
+    batch = (
+        f"{source.name}:{since:%Y%m%dT%H%M%S}-{as_of:%Y%m%dT%H%M%S}:{content_digest(frame, [*source.key, KNOWN_AT])}"
+    )
+    about = {"source": source.name, "since": since.isoformat(), "until": as_of.isoformat()}
     if checked.bad.height:
-        lake.append(f"quarantine/{source.name}", _quarantined(checked.bad, batch, as_of), batch=batch)
+        lake.append(f"quarantine/{source.name}", _quarantined(checked.bad, batch, as_of), batch=batch, about=about)
     contiguous = cursor is None or since <= cursor < as_of
-    commit = lake.merge(table, checked.good, key=source.key, batch=batch, cursor=as_of if contiguous else None)
+    reached = as_of if contiguous else None
+    commit = lake.merge(table, checked.good, key=source.key, batch=batch, cursor=reached, about=about)
     return IngestResult(
         source.name, since, as_of, frame.height, commit.rows, checked.bad.height, batch, commit.version, commit.repeated
     )
-
-
-def _read(source: Source, since: datetime, until: datetime) -> pl.DataFrame:
-    """The source's rows known in (since, until]; a source that returns more is cut to that range."""
-    try:
-        frame = source.read(since, until)
-    except MillraceError:
-        raise
-    except Exception as error:
-        raise SourceError(
-            f"The source {source.name!r} cannot be read: {first_line(error)}.",
-            looked=f"It was asked for the rows known after {since:%Y-%m-%d %H:%M} up to {until:%Y-%m-%d %H:%M} (UTC).",
-            todo="Run the read function alone to see the whole error; nothing was written.",
-        ) from error
-    if not isinstance(frame, pl.DataFrame):
-        raise SourceError(
-            f"The source {source.name!r} returned a {type(frame).__name__}, not a polars DataFrame.",
-            todo="Return a polars.DataFrame from its read function.",
-        )
-    known = frame.schema.get(KNOWN_AT)
-    if not isinstance(known, pl.Datetime) or known.time_zone != "UTC":
-        return frame  # the validation says what is wrong with it
-    return frame.filter(pl.col(KNOWN_AT).is_null() | ((pl.col(KNOWN_AT) > since) & (pl.col(KNOWN_AT) <= until)))
 
 
 def _quarantined(bad: pl.DataFrame, batch: str, as_of: datetime) -> pl.DataFrame:

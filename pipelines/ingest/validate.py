@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from millrace.errors import SourceError
-from millrace.usecase import EVENT_TIME, KNOWN_AT, Source
+from millrace.source import EVENT_TIME, KNOWN_AT, Source
 
 MAX_BAD_SHARE = 0.1
 """Share of bad rows above which a batch is not a batch with faults but a fault: nothing of it enters the lake."""

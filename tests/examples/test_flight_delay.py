@@ -76,7 +76,7 @@ def place(flight_delay: UseCase, tmp_path_factory: pytest.TempPathFactory) -> Se
     settings = Settings(home=tmp_path_factory.mktemp("flights"), use_cases=ROOT / "examples")
     lake, as_of = open_lake(settings, flight_delay.name), datetime(2013, 1, 5, tzinfo=UTC)
     for source in flight_delay.sources:
-        ingest_source(flight_delay, source, lake, since=None, as_of=as_of)
+        ingest_source(source, lake, settings, since=None, as_of=as_of)
     build_tables(flight_delay, lake, as_of=as_of)
     apply(flight_delay, settings)
     return settings

@@ -80,14 +80,14 @@ def test_a_late_row_that_changes_the_newest_is_written(place: Place) -> None:
     )
     at = START + 5 * DAY
     use_case = replace(place.use_case, feature_tables=(shops,))
-    ingest_source(place.use_case, held, place.lake, since=None, as_of=at)
+    ingest_source(held, place.lake, place.settings, since=None, as_of=at)
     for name in ("orders", "items"):
         source = next(source for source in place.use_case.sources if source.name == name)
-        ingest_source(place.use_case, source, place.lake, since=None, as_of=at)
+        ingest_source(source, place.lake, place.settings, since=None, as_of=at)
     build_tables(place.use_case, place.lake, as_of=at)
     run(place, at)
     before = stored(place, "s1")
-    ingest_source(place.use_case, outcomes, place.lake, since=START, as_of=at)
+    ingest_source(outcomes, place.lake, place.settings, since=START, as_of=at)
     build_tables(use_case, place.lake, as_of=at)
     run(place, at)
     after = stored(place, "s1")

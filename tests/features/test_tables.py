@@ -70,10 +70,10 @@ def test_a_build_sees_nothing_that_was_known_later(place: Place) -> None:
 def test_a_late_row_changes_the_rows_of_its_range(place: Place, tmp_path: Path) -> None:
     late = pl.col("order_id") == "o0010"
     held = replace(outcomes, read=lambda since, until: read_outcomes(since, until).filter(~late))
-    ingest_source(place.use_case, held, place.lake, since=None, as_of=START + 9 * DAY)
+    ingest_source(held, place.lake, place.settings, since=None, as_of=START + 9 * DAY)
     use_case = only(place, shops, pairs)
     build_tables(use_case, place.lake, as_of=START + 9 * DAY)
-    ingest_source(place.use_case, outcomes, place.lake, since=START, as_of=START + 9 * DAY)
+    ingest_source(outcomes, place.lake, place.settings, since=START, as_of=START + 9 * DAY)
     built = rows_of(build_tables(use_case, place.lake, as_of=START + 9 * DAY))
     other = full(place, START + 9 * DAY, tmp_path / "other")
     assert 0 < built["shops"] < content(place, shops).height
@@ -113,7 +113,7 @@ def test_a_correction_leaves_the_earlier_value_for_the_time_before_it(place: Pla
         .with_columns(returned=~pl.col("returned"), known_at=pl.lit(START + 6 * DAY).cast(pl.Datetime("us", "UTC")))
     )
     source = replace(outcomes, read=lambda since, until: corrected)
-    ingest_source(place.use_case, source, place.lake, since=START + 5 * DAY, as_of=START + 6 * DAY)
+    ingest_source(source, place.lake, place.settings, since=START + 5 * DAY, as_of=START + 6 * DAY)
     build_tables(use_case, place.lake, as_of=START + 6 * DAY)
     found = content(place, plain).filter(pl.col("event_time") == START, pl.col("shop") == "s0").sort("known_at")
     assert found.select("known_at", "returned").rows() == [(START + 2 * DAY, first), (START + 6 * DAY, not first)]
@@ -144,7 +144,7 @@ def test_a_table_without_lookback_is_built_whole_when_anything_is_new(place: Pla
 
 def test_a_source_that_was_never_ingested_is_named(place: Place) -> None:
     for source in (orders, items):
-        ingest_source(place.use_case, source, place.lake, since=None, as_of=START)
+        ingest_source(source, place.lake, place.settings, since=None, as_of=START)
     with pytest.raises(NoDataError, match=r"'shops' reads outcomes, of which nothing has been ingested"):
         build_tables(place.use_case, place.lake, as_of=START)
 

@@ -10,7 +10,8 @@ import pytest
 
 from millrace.errors import LakeError, NoDataError
 from millrace.quality import quality
-from millrace.usecase import Candidate, Label, Population, Source, UseCase
+from millrace.source import Source
+from millrace.usecase import Candidate, Label, Population, UseCase
 from monitoring.window import Champion, Window, watch
 
 Frames = Callable[..., pl.DataFrame]

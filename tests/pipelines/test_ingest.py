@@ -16,9 +16,10 @@ import pandera.polars as pa
 import polars as pl
 import pytest
 
-from millrace import Candidate, FeatureTable, Label, Population, Source, UseCase
+from millrace import Source
 from millrace.errors import SourceError
 from millrace.lake import Lake
+from millrace.settings import Settings
 from pipelines.ingest import IngestResult, ingest_source
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -79,21 +80,10 @@ def shelf() -> Shelf:
 @pytest.fixture
 def ingest(shelf: Shelf, lake: Lake) -> Ingest:
     source = Source("readings", shelf.read, schema, key=("key",))
-    table = FeatureTable("t", lambda tables: tables["readings"], (source,), ("key",))
-    use_case = UseCase(
-        name="case",
-        question="?",
-        sources=(source,),
-        population=Population(source),
-        label=Label(source, "reading", timedelta(0)),
-        feature_tables=(table,),
-        feature_repo=lambda source: [],
-        candidates=(Candidate("none", lambda inputs: None),),
-    )
 
     def run(as_of: float, *, since: float | None = None, overlap: float = 0) -> IngestResult:
         mine = replace(source, overlap=timedelta(hours=overlap))
-        return ingest_source(use_case, mine, lake, since=None if since is None else at(since), as_of=at(as_of))
+        return ingest_source(mine, lake, Settings(), since=None if since is None else at(since), as_of=at(as_of))
 
     return run
 
@@ -237,13 +227,13 @@ def test_a_source_that_fails_is_named_with_its_reason(ingest: Ingest, shelf: She
     shelf.read = lambda since, until: pl.DataFrame({"a": [1]})["b"]  # type: ignore[method-assign,assignment,return-value]  # a fault is meant
     source = Source("broken", shelf.read, schema, key=("key",))
     with pytest.raises(SourceError, match=r"source 'broken' cannot be read: ColumnNotFoundError"):
-        ingest_source(None, source, Lake("/nowhere"), since=None, as_of=at(1))  # type: ignore[arg-type]  # it is not looked at
+        ingest_source(source, Lake("/nowhere"), Settings(), since=None, as_of=at(1))
 
 
 def test_a_source_that_returns_no_frame_is_refused(lake: Lake) -> None:
     source = Source("broken", lambda since, until: [1], schema, key=("key",))  # type: ignore[arg-type,return-value]  # a fault is meant
     with pytest.raises(SourceError, match="returned a list, not a polars DataFrame"):
-        ingest_source(None, source, lake, since=None, as_of=at(1))  # type: ignore[arg-type]  # it is not looked at
+        ingest_source(source, lake, Settings(), since=None, as_of=at(1))
 
 
 def test_two_schedulers_at_once_leave_what_one_leaves(ingest: Ingest, lake: Lake) -> None:
@@ -261,6 +251,7 @@ import pandera.polars as pa
 import polars as pl
 from millrace import Source
 from millrace.lake import Lake
+from millrace.settings import Settings
 from pipelines.ingest import ingest_source
 
 known = datetime(2024, 1, 1, tzinfo=UTC)
@@ -271,7 +262,7 @@ source = Source("readings", lambda since, until: rows, schema, key=("key",))
 
 
 def test_a_retry_after_kill_9_leaves_what_one_run_leaves(tmp_path: Path) -> None:
-    run = "ingest_source(None, source, Lake(sys.argv[1]), since=None, as_of=known)"
+    run = "ingest_source(source, Lake(sys.argv[1]), Settings(), since=None, as_of=known)"
     die = "Lake.merge = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
     command = [sys.executable, "-c", f"{KILLED}\n{die}\n{run}", str(tmp_path)]
     died = subprocess.run(command, capture_output=True, check=False, cwd=Path(__file__).parents[2])
@@ -280,5 +271,5 @@ def test_a_retry_after_kill_9_leaves_what_one_run_leaves(tmp_path: Path) -> None
     assert lake.tables() == ["quarantine/readings"]
     names: dict[str, Any] = {}
     exec(KILLED, names)
-    assert ingest_source(None, names["source"], lake, since=None, as_of=START).written == 1  # type: ignore[arg-type]  # it is not looked at
+    assert ingest_source(names["source"], lake, Settings(), since=None, as_of=START).written == 1
     assert lake.scan("quarantine/readings").collect().height == 1

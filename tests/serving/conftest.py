@@ -25,8 +25,9 @@ from millrace.errors import FeatureError
 from millrace.keys import signing_key
 from millrace.prediction_log import PredictionLog, log_folder
 from millrace.settings import Settings, read_settings
+from millrace.source import Source
 from millrace.telemetry import Metrics
-from millrace.usecase import Candidate, FeatureTable, Label, Population, Source, UseCase
+from millrace.usecase import Candidate, FeatureTable, Label, Population, UseCase
 from serving.app import create_app
 from serving.guard import Guard
 from serving.keys import api_key

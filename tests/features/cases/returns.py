@@ -210,4 +210,4 @@ class Place:
     def ingest(self, as_of: datetime) -> None:
         """Ingest every source up to a moment."""
         for source in self.use_case.sources:
-            ingest_source(self.use_case, source, self.lake, since=None, as_of=as_of)
+            ingest_source(source, self.lake, self.settings, since=None, as_of=as_of)

@@ -1,62 +1,17 @@
-"""`millrace …`: parse, call, print.
-
-Every command takes a use case's name or folder, prints for people, and with `--json` one JSON value on standard output
-for machines; progress and errors go to standard error. Nothing heavy is imported before a command needs it: `--help`
-answers at once. This is the only place, beside the schedules, that reads the clock.
-"""
+"""The commands of the loop: ingest, train, serve, score, monitor, and what runs them all."""
 
 from __future__ import annotations
 
-import sys
-import warnings
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from millrace import console
-from millrace.errors import MillraceError
+from millrace.cli.options import AsOf, Json, Name, instant, now
 
-app = typer.Typer(
-    help="From a folder of plain Python to a model that is served, watched and kept good.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # rich's help costs 0.13 s of the 0.5 s that help may take
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Name = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's name or folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for machines.")]
-
-
-def _instant(text: str) -> datetime:
-    """An ISO date or time; without a zone it is UTC."""
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is not a date or time; write 2013-04-01 or 2013-04-01T06:00:00Z."
-        ) from error
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-
-
-AsOf = Annotated[
-    datetime | None,
-    typer.Option("--as-of", parser=_instant, metavar="TIME", help="Act as at this moment (UTC); default: now."),
-]
-
-
-def _now(as_of: datetime | None) -> datetime:
-    return as_of or datetime.now(UTC)
-
-
-@app.callback()
-def _before_any_command() -> None:
-    from millrace.settings import quiet_vendors
-
-    quiet_vendors()
+app = typer.Typer()
 
 
 @app.command()
@@ -77,8 +32,8 @@ def demo(
 @app.command()
 def replay(
     use_case: Name,
-    start: Annotated[datetime, typer.Option("--from", parser=_instant, metavar="TIME", help="First week's start.")],
-    until: Annotated[datetime, typer.Option("--until", parser=_instant, metavar="TIME", help="End of the last week.")],
+    start: Annotated[datetime, typer.Option("--from", parser=instant, metavar="TIME", help="First week's start.")],
+    until: Annotated[datetime, typer.Option("--until", parser=instant, metavar="TIME", help="End of the last week.")],
     json: Json = False,
 ) -> None:
     """Replay the past, week by week.
@@ -97,7 +52,7 @@ def ingest(
     as_of: AsOf = None,
     since: Annotated[
         datetime | None,
-        typer.Option("--since", parser=_instant, metavar="TIME", help="Read again from here; default: where it ended."),
+        typer.Option("--since", parser=instant, metavar="TIME", help="Read again from here; default: where it ended."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -107,7 +62,7 @@ def ingest(
     """
     from pipelines.flows import ingest_flow, run_flow
 
-    console.show(run_flow(ingest_flow, use_case=use_case, as_of=_now(as_of), since=since), json)
+    console.show(run_flow(ingest_flow, use_case=use_case, as_of=now(as_of), since=since), json)
 
 
 @app.command()
@@ -115,7 +70,7 @@ def materialize(use_case: Name, as_of: AsOf = None, json: Json = False) -> None:
     """Bring fresh values to the online store."""
     from pipelines.flows import materialize_flow, run_flow
 
-    console.show(run_flow(materialize_flow, use_case=use_case, as_of=_now(as_of)), json)
+    console.show(run_flow(materialize_flow, use_case=use_case, as_of=now(as_of)), json)
 
 
 @app.command()
@@ -131,7 +86,7 @@ def train(
     """
     from pipelines.flows import run_flow, train_flow
 
-    console.show(run_flow(train_flow, use_case=use_case, as_of=_now(as_of), seed=seed), json)
+    console.show(run_flow(train_flow, use_case=use_case, as_of=now(as_of), seed=seed), json)
 
 
 @app.command()
@@ -150,7 +105,7 @@ def promote(
     from pipelines.workspace import open_workspace
 
     with open_workspace(use_case) as workspace:
-        console.show(act(workspace, version, as_of=_now(as_of), override=override), json)
+        console.show(act(workspace, version, as_of=now(as_of), override=override), json)
 
 
 @app.command()
@@ -160,7 +115,7 @@ def rollback(use_case: Name, as_of: AsOf = None, json: Json = False) -> None:
     from pipelines.workspace import open_workspace
 
     with open_workspace(use_case) as workspace:
-        console.show(act(workspace, as_of=_now(as_of)), json)
+        console.show(act(workspace, as_of=now(as_of)), json)
 
 
 @app.command()
@@ -191,7 +146,7 @@ def predict(
         str, typer.Argument(help="One JSON object or a list of them, a file of it, or - for standard input.")
     ],
     at: Annotated[
-        datetime | None, typer.Option("--as-of", parser=_instant, metavar="TIME", help="The moment predicted at.")
+        datetime | None, typer.Option("--as-of", parser=instant, metavar="TIME", help="The moment predicted at.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -203,16 +158,16 @@ def predict(
     from pipelines.workspace import open_workspace
 
     with open_workspace(use_case) as workspace:
-        console.show(act(workspace, console.read_rows(rows), at=_now(at)), json)
+        console.show(act(workspace, console.read_rows(rows), at=now(at)), json)
 
 
 @app.command()
 def score(
     use_case: Name,
     start: Annotated[
-        datetime, typer.Option("--from", parser=_instant, metavar="TIME", help="First prediction instant.")
+        datetime, typer.Option("--from", parser=instant, metavar="TIME", help="First prediction instant.")
     ],
-    until: Annotated[datetime, typer.Option("--until", parser=_instant, metavar="TIME", help="End of the stretch.")],
+    until: Annotated[datetime, typer.Option("--until", parser=instant, metavar="TIME", help="End of the stretch.")],
     output: Annotated[Path | None, typer.Option(help="Also write the scores to this Parquet file.")] = None,
     as_of: AsOf = None,
     json: Json = False,
@@ -223,7 +178,7 @@ def score(
     """
     from pipelines.flows import run_flow, score_flow
 
-    done = run_flow(score_flow, use_case=use_case, start=start, until=until, as_of=_now(as_of), output=output)
+    done = run_flow(score_flow, use_case=use_case, start=start, until=until, as_of=now(as_of), output=output)
     console.show(done, json)
 
 
@@ -240,7 +195,7 @@ def monitor(
     """
     from pipelines.flows import monitor_flow, run_flow
 
-    console.show(run_flow(monitor_flow, use_case=use_case, as_of=_now(as_of), act=act), json)
+    console.show(run_flow(monitor_flow, use_case=use_case, as_of=now(as_of), act=act), json)
 
 
 @app.command()
@@ -253,7 +208,7 @@ def status(use_case: Name, as_of: AsOf = None, json: Json = False) -> None:
     from pipelines.workspace import open_workspace
 
     with open_workspace(use_case) as workspace:
-        console.show(act(workspace, as_of=_now(as_of)), json)
+        console.show(act(workspace, as_of=now(as_of)), json)
 
 
 @app.command()
@@ -265,22 +220,3 @@ def doctor(json: Json = False) -> None:
     console.show_findings(findings, json)
     if any(not finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The console script: runs a command, turns an error of ours into one paragraph and its exit code."""
-    if not sys.warnoptions:  # vendors' deprecations are ours to read in the tests, not a user's
-        warnings.simplefilter("ignore")
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        app(arguments)
-    except MillraceError as error:
-        console.show_error(error, "--json" in arguments)
-        raise SystemExit(error.exit_code) from error
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)  # noqa: T201  # the command line's own output
-        raise SystemExit(130) from None
-
-
-if __name__ == "__main__":
-    main()

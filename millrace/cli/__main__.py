@@ -1,0 +1,5 @@
+"""`python -m millrace.cli …` is `millrace …`."""
+
+from millrace.cli import main
+
+main()
