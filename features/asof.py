@@ -68,10 +68,12 @@ def _read(view: FeatureRows, first: datetime | None, last: datetime | None) -> p
 def _visible(view: FeatureRows, rows: pl.DataFrame) -> pl.DataFrame:
     """The rows' keys, event time and place, sorted by when they become visible, without those that never answer."""
     narrow = rows.select(*view.keys, _EVENT, _KNOWN, pl.max_horizontal(_EVENT, _KNOWN).alias(_SEEN))
-    ordered = narrow.with_row_index(_PLACE).sort(_SEEN, _EVENT, _KNOWN, maintain_order=True)
-    if not ordered[
-        _EVENT
-    ].is_sorted():  # the usual case, a constant delay, is: 200,000 rows in 1 ms instead of 20 to 300
+    narrow = narrow.with_row_index(_PLACE)
+    # The usual case: tables lie as they became visible, and a constant delay lets each row raise its entity's latest
+    # event. 200,000 rows take 1 ms so; sorting by one time 48, by three 105, and the filter 20 to 300 more.
+    ordered = narrow if narrow[_SEEN].is_sorted() else narrow.sort(_SEEN, maintain_order=True)
+    if not (ordered[_EVENT].is_sorted() and (narrow[_SEEN] == narrow[_KNOWN]).all()):
+        ordered = narrow.sort(_SEEN, _EVENT, _KNOWN, maintain_order=True)
         ordered = ordered.filter(pl.col(_EVENT) == pl.col(_EVENT).cum_max().over(list(view.keys)))
     return ordered.drop(_KNOWN)
 

@@ -23,7 +23,7 @@ from feast.repo_config import FeastConfigBaseModel
 from feast.saved_dataset import SavedDatasetStorage
 
 from features.asof import INSTANT, FeatureRows, join_asof, latest
-from features.views import feature_rows, row_keys, scan_source
+from features.views import feature_rows, row_keys, scan_file
 from millrace.errors import FeatureError
 from millrace.source import EVENT_TIME
 
@@ -136,12 +136,15 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # feast ships no 
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """The newest row of each entity among those with an event in [start, end] that were known by the end."""
+        """The newest row of each entity among those with an event in [start, end] that were known by the end.
+
+        Columns go by their names in the file: Feast applies a source's field mapping to the answer.
+        """
         created = created_timestamp_column or None
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, *([created] if created else [])]
 
         def query() -> pl.DataFrame:
-            rows = scan_source(data_source, config.offline_store.options).select(columns)
+            rows = scan_file(data_source, config.offline_store.options).select(columns)
             rows = rows.filter(pl.col(timestamp_field).cast(INSTANT) >= _aware(start_date))
             keys = {key: key for key in join_key_columns}
             return latest(FeatureRows(rows, keys, {}, timestamp_field, created, None), _aware(end_date))
@@ -159,11 +162,11 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # feast ships no 
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """Every row with an event in [start, end], known by the end."""
+        """Every row with an event in [start, end], known by the end; columns by their names in the file."""
         created = [created_timestamp_column] if created_timestamp_column else []
 
         def query() -> pl.DataFrame:
-            rows = scan_source(data_source, config.offline_store.options)
+            rows = scan_file(data_source, config.offline_store.options)
             rows = rows.select(*join_key_columns, *feature_name_columns, timestamp_field, *created)
             if start_date is not None:
                 rows = rows.filter(pl.col(timestamp_field).cast(INSTANT) >= _aware(start_date))

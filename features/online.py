@@ -8,12 +8,12 @@ instant, as far as the store has been materialized. It knows nothing of HTTP or 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from features.on_demand import bind_functions, compute
-from features.online_store import RowStore, Stored, entity_key, is_live, micros, prefix, unpack
+from features.online_store import RowStore, Stored, is_live, micros, pack, prefix, unpack
 from features.plan import ReadPlan, ViewPlan
 from features.request import Row, column
 from features.store import open_rows
@@ -23,10 +23,36 @@ from millrace.usecase import UseCase
 
 @dataclass(frozen=True, slots=True)
 class FeatureRows:
-    """Each row's values in the plan's feature order, and the views that had nothing for it (absent or expired)."""
+    """Each row's values in the plan's feature order, and the views that had nothing for it.
+
+    `stale` has the few rows for which views had only expired values, `refused` those of them that such a view refuses:
+    the row's place to the views' names.
+    """
 
     values: list[list[Any]]
     missing: list[tuple[str, ...]]
+    stale: dict[int, list[str]] = field(default_factory=dict)
+    refused: dict[int, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gaps:
+    """What the store could not answer, as `FeatureRows` tells it."""
+
+    missing: list[list[str]]
+    stale: dict[int, list[str]] = field(default_factory=dict)
+    refused: dict[int, list[str]] = field(default_factory=dict)
+
+    def note(self, view: _View, rows: Sequence[Row], live: Sequence[Any], expired: set[int]) -> None:
+        """Add a view's gaps; a row that brings all of its features itself has none."""
+        for place, values in enumerate(live):
+            if values is None and place not in expired and not view.names <= rows[place].keys():
+                self.missing[place].append(view.name)
+        for place in expired:
+            if not view.names <= rows[place].keys():
+                self.stale.setdefault(place, []).append(view.name)
+                if view.policy == "refuse":
+                    self.refused.setdefault(place, []).append(view.name)
 
 
 class Reader:
@@ -44,12 +70,15 @@ class Reader:
         """The features of some rows as of `at` (UTC).
 
         A row brings the join keys and the request's inputs; a feature that it brings itself stands in place of the
-        stored or computed one. Raises `RequestError` (422, naming the field) for a column that is missing or of the
-        wrong type, `FeatureError` when the store or an on-demand function fails.
+        stored or computed one. Of a value past its TTL the view's policy decides: `serve` answers with it, `flag` and
+        `refuse` with null, as in a training set; `stale` and `refused` say for which rows. Raises `RequestError` (422,
+        naming the field) for a column that is missing or of the wrong type, `FeatureError` when the store or an
+        on-demand function fails.
         """
         columns = {name: column(rows, name, dtype, dependents) for name, dtype, dependents in self._columns}
-        missing = self._read_stored(rows, columns, micros(at))
-        given = {name for row in rows for name in row.keys() & self._names}
+        gaps = self._read_stored(rows, columns, micros(at))
+        names = self._names
+        given = {name for row in rows if not names.isdisjoint(row) for name in row.keys() & names}
         _override(columns, rows, given)
         for plan, function in self._functions:
             outputs = {feature.name for feature in plan.features}
@@ -58,34 +87,34 @@ class Reader:
                 columns |= compute(plan, function, self.plan.join_keys, columns.__getitem__, len(rows))
             _override(columns, rows, given & outputs)
         values = [list(row) for row in zip(*(columns[name] for name in self.plan.features), strict=True)]
-        return FeatureRows(values, [tuple(views) for views in missing])
+        return FeatureRows(values, [tuple(views) for views in gaps.missing], gaps.stale, gaps.refused)
 
     def close(self) -> None:
         """Release the store."""
         self._rows.close()
 
-    def _read_stored(self, rows: Sequence[Row], columns: dict[str, list[Any]], at: int) -> list[list[str]]:
-        """Add the views' features to `columns`; the names of the views that each row misses."""
+    def _read_stored(self, rows: Sequence[Row], columns: dict[str, list[Any]], at: int) -> _Gaps:
+        """Add the views' features to `columns`; what they had nothing for."""
         wanted = [view.keys(columns) for view in self._views]
         keys = list({key for keys in wanted for key in keys if key is not None})
-        found = dict(zip(keys, self._rows.read(keys), strict=True))
-        missing: list[list[str]] = [[] for _ in rows]
+        found: dict[bytes | None, Stored | None] = dict(zip(keys, self._rows.read(keys), strict=True))
+        found[None] = None
+        gaps = _Gaps([[] for _ in rows])
         for view, keys_of_view in zip(self._views, wanted, strict=True):
-            live = view.live([None if key is None else found[key] for key in keys_of_view], at)
-            for name, position in view.features:
-                columns[name] = [None if values is None else values[position] for values in live]
-            for place, values in enumerate(live):
-                if values is None and not view.names <= rows[place].keys():
-                    missing[place].append(view.name)
-        return missing
+            live, expired = view.live([found[key] for key in keys_of_view], at)
+            columns |= view.columns(live)
+            if expired or None in live:
+                gaps.note(view, rows, live, expired)
+        return gaps
 
 
 class _View:
     """One view of the plan, unrolled for reading."""
 
     def __init__(self, plan: ViewPlan) -> None:
-        self.name = plan.name
-        self.features = [(feature.name, feature.position) for feature in plan.features]
+        self.name, self.policy = plan.name, plan.stale
+        self._features = [(feature.name, feature.position) for feature in plan.features]
+        self._blank = [None] * (1 + max((feature.position for feature in plan.features), default=-1))
         self.names = frozenset(feature.name for feature in plan.features)
         self._join_keys = plan.join_keys
         self._prefix = prefix(plan.layout)
@@ -93,13 +122,31 @@ class _View:
 
     def keys(self, columns: dict[str, list[Any]]) -> list[bytes | None]:
         """The stored key of each row; None where a join key is null."""
-        entities = zip(*(columns[name] for name in self._join_keys), strict=True)
-        return [None if None in entity else entity_key(self._prefix, entity) for entity in entities]
+        first, entities = self._prefix, zip(*(columns[name] for name in self._join_keys), strict=True)
+        return [None if None in entity else first + pack(entity) for entity in entities]  # `entity_key`, twice as fast
 
-    def live(self, rows: Sequence[Stored | None], at: int) -> list[list[Any] | None]:
-        """The values of the rows that answer at `at`; None for the others."""
+    def live(self, rows: Sequence[Stored | None], at: int) -> tuple[list[list[Any] | None], set[int]]:
+        """The values of the rows that answer at `at`, None for the others; the places of those that have expired."""
         ttl = self._ttl
-        return [unpack(row[2]) if row is not None and is_live(row, at, ttl) else None for row in rows]
+        values = [unpack(row[2]) if row is not None and is_live(row, at, ttl) else None for row in rows]
+        expired = set[int]()
+        if ttl is not None and None in values:
+            expired = {
+                place
+                for place, (row, value) in enumerate(zip(rows, values, strict=True))
+                if value is None and row is not None and is_live(row, at, None)
+            }
+        if self.policy == "serve":
+            for place in expired:
+                row = rows[place]
+                values[place] = None if row is None else unpack(row[2])
+        return values, expired
+
+    def columns(self, live: Sequence[list[Any] | None]) -> dict[str, list[Any]]:
+        """The plan's features of the rows' values; nulls where there are none."""
+        blank = self._blank
+        stored = list(zip(*[blank if values is None else values for values in live], strict=False))
+        return {name: list(stored[position]) if stored else [] for name, position in self._features}
 
 
 def open_reader(plan: ReadPlan, use_case: UseCase, settings: Settings) -> Reader:

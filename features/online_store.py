@@ -69,8 +69,17 @@ class RowStore(Protocol):
     def set_mark(self, layout: str, mark: Mark) -> None:
         """Remember how far a layout has been materialized."""
 
+    def newest(self, layout: str) -> int | None:
+        """The newest event that was noted of a layout, in microseconds; None if none was."""
+
+    def note_newest(self, layout: str, event: int) -> None:
+        """Note an event that was written; an older one than is known changes nothing, whoever notes at once."""
+
+    def scan(self, layout: str) -> Iterator[Stored]:
+        """Every row of a layout, in no order; rows that are written meanwhile may be among them or not."""
+
     def drop(self, view: str) -> None:
-        """Remove every layout of a view, with its marks."""
+        """Remove every layout of a view, with its marks and newest events."""
 
     def close(self) -> None:
         """Release files and connections; the store can be used again afterwards."""

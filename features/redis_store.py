@@ -8,16 +8,18 @@ This module knows nothing of Feast.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from features.online_store import Entry, Mark, Stored, batches, instant, micros, prefix
-from millrace.errors import FeatureError
+from millrace.errors import FeatureError, first_line
 
 if TYPE_CHECKING:
     from redis import Redis
 
 _TIMES = struct.Struct(">dd")
+_times = _TIMES.unpack_from
 _WRITE = """
 local written = 0
 for i, key in ipairs(KEYS) do
@@ -39,6 +41,9 @@ _CHUNK = 500
 """Keys in one script call: a call of 500 holds the server for about a millisecond."""
 _CALLS = 20
 """Script calls in one pipeline."""
+_TIMEOUT = 2.0
+"""Seconds that a connection or an answer is waited for; a pipeline takes some 40 ms. A call is tried twice, because an
+idle connection may have been closed, so it fails within four seconds of Redis falling silent."""
 
 
 class RedisRows:
@@ -49,7 +54,7 @@ class RedisRows:
         self._client: Redis | None = None
 
     def write(self, entries: Iterable[Entry]) -> int:
-        client = self._connected()
+        client = self.client
         script = client.register_script(_WRITE)
         written = 0
         for chunks in batches(batches(entries, _CHUNK), _CALLS):
@@ -65,12 +70,12 @@ class RedisRows:
     def read(self, keys: Sequence[bytes]) -> list[Stored | None]:
         if not keys:
             return []
-        client, namespace = self._connected(), self._namespace
+        client, namespace = self.client, self._namespace
         values: list[bytes | None] = self._guard(lambda: client.mget([namespace + key for key in keys]))
-        return [None if value is None else _split(value) for value in values]
+        return list(map(_split, values))
 
     def mark(self, layout: str) -> Mark | None:
-        client = self._connected()
+        client = self.client
         value: bytes | None = self._guard(lambda: client.hget(self._marks, layout))
         if value is None:
             return None
@@ -78,20 +83,46 @@ class RedisRows:
         return Mark(instant(int(as_of)), int(version))
 
     def set_mark(self, layout: str, mark: Mark) -> None:
-        client = self._connected()
+        client = self.client
         self._guard(lambda: client.hset(self._marks, layout, f"{micros(mark.as_of)} {mark.version}"))
 
+    def newest(self, layout: str) -> int | None:
+        client = self.client
+        event: float | None = self._guard(lambda: client.zscore(self._newest, layout))
+        return None if event is None else int(event)
+
+    def note_newest(self, layout: str, event: int) -> None:
+        client = self.client
+        self._guard(lambda: client.zadd(self._newest, {layout: event}, gt=True))
+
+    def scan(self, layout: str) -> Iterator[Stored]:
+        client = self.client
+        for keys in self._keys(prefix(layout)):
+            values: list[bytes | None] = self._guard(partial(client.mget, keys))
+            yield from filter(None, map(_split, values))
+
     def drop(self, view: str) -> None:
-        client = self._connected()
-        pattern = (self._namespace + prefix(view)).decode().translate(
-            {ord(sign): f"\\{sign}" for sign in "[]?*^\\"}
-        ) + "*"
-        for keys in batches(client.scan_iter(match=pattern, count=1000), _CHUNK):
-            client.unlink(*keys)
-        names: list[bytes] = client.hkeys(self._marks)  # type: ignore[assignment]  # bytes: nothing decodes them
-        layouts = [name for name in names if name.startswith(f"{view}.".encode())]
-        if layouts:
-            client.hdel(self._marks, *layouts)
+        client = self.client
+        for keys in self._keys(prefix(view)):
+            self._guard(partial(client.unlink, *keys))
+        for names, forget in (
+            (self._guard(lambda: client.hkeys(self._marks)), partial(client.hdel, self._marks)),
+            (self._guard(lambda: client.zrange(self._newest, 0, -1)), partial(client.zrem, self._newest)),
+        ):
+            layouts = [name for name in names if name.startswith(f"{view}.".encode())]
+            if layouts:
+                self._guard(partial(forget, *layouts))
+
+    def _keys(self, first: bytes) -> Iterator[list[bytes]]:
+        """The keys that begin with `first`, in lists; a key may come twice while others are written."""
+        client, literal = self.client, {ord(sign): f"\\{sign}" for sign in "[]?*^\\"}
+        pattern, cursor = (self._namespace + first).decode().translate(literal) + "*", 0
+        while True:
+            cursor, keys = self._guard(partial(client.scan, cursor, match=pattern, count=1000))
+            if keys:
+                yield keys
+            if not cursor:
+                return
 
     def close(self) -> None:
         if self._client is not None:
@@ -102,14 +133,24 @@ class RedisRows:
     def _marks(self) -> bytes:
         return self._namespace + b"marks"
 
-    def _connected(self) -> Redis:
+    @property
+    def _newest(self) -> bytes:
+        return self._namespace + b"newest"
+
+    @property
+    def client(self) -> Redis:
+        """The connection pool's client, made at first use."""
         if self._client is None:
             from redis import Redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
 
-            self._client = Redis.from_url(self._url, socket_connect_timeout=5)
+            self._client = Redis.from_url(
+                self._url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 1)
+            )
         return self._client
 
-    def _guard(self, call: Any) -> Any:
+    def _guard(self, call: Callable[[], Any]) -> Any:
         """Run a call; what Redis says becomes an error that names the place without its password."""
         from redis.exceptions import RedisError
 
@@ -118,12 +159,14 @@ class RedisRows:
         except RedisError as error:
             place = self._url.rsplit("@", 1)[-1].removeprefix("redis://")
             raise FeatureError(
-                f"The online store in Redis does not answer: {error}.",
+                f"The online store in Redis does not answer: {first_line(error)}.",
                 looked=f"It was sought at {place}.",
                 todo="Start it, or set MILLRACE_REDIS_URL; MILLRACE_ONLINE_STORE=sqlite needs no server.",
             ) from error
 
 
-def _split(value: bytes) -> Stored:
-    event, known = _TIMES.unpack_from(value)
+def _split(value: bytes | None) -> Stored | None:
+    if value is None:
+        return None
+    event, known = _times(value)
     return int(event), int(known), value[16:]

@@ -26,9 +26,11 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from features.catalog import has_catalog, write_catalog
 from features.materialize import Materialized, materialize
 from features.store import open_store, repo_folder
 from features.tables import table_name
+from features.views import stale_policy
 from millrace.errors import MillraceError, UseCaseError, first_line
 from millrace.lake import open_lake
 from millrace.settings import Settings
@@ -80,13 +82,17 @@ def feature_objects(use_case: UseCase, settings: Settings) -> Sequence[Any]:
 def apply(use_case: UseCase, settings: Settings) -> bool:
     """Register the use case's Feast objects and forget those it no longer has; whether anything had changed.
 
-    An unchanged repository costs only its comparison. Raises `UseCaseError` when Feast refuses an object.
+    An unchanged repository costs only its comparison. What Feast knows of the online views is written down beside the
+    registry for those that must not import Feast (`features.catalog`). Raises `UseCaseError` when Feast refuses an
+    object or a view's `stale` tag is no policy.
     """
     objects = feature_objects(use_case, settings)
     folder = repo_folder(use_case, settings)
     stamp, digest = folder / "applied", _digest(objects)
-    if stamp.exists() and stamp.read_text() == digest and (folder / "registry.db").exists():
+    written = (folder / "registry.db").exists() and has_catalog(use_case, settings)
+    if written and stamp.exists() and stamp.read_text() == digest:
         return False
+    _check_policies(objects)
     store = open_store(use_case, settings)
     gone = _gone(store, objects)
     try:
@@ -101,8 +107,18 @@ def apply(use_case: UseCase, settings: Settings) -> bool:
             looked=f"It was applied to {folder / 'registry.db'}.",
             todo="See features/repo.py for the shape of a use case's Feast objects that works.",
         ) from error
+    write_catalog(use_case, settings, store.list_feature_views())
     stamp.write_text(digest)
     return True
+
+
+def _check_policies(objects: Sequence[Any]) -> None:
+    """Raise `UseCaseError` for a view whose `stale` tag is no policy, before Feast takes it."""
+    from feast import FeatureView
+
+    for item in objects:
+        if isinstance(item, FeatureView):
+            stale_policy(item)
 
 
 def _digest(objects: Sequence[Any]) -> str:

@@ -32,11 +32,27 @@ def column(rows: Sequence[Row], name: str, dtype: str, dependents: frozenset[str
             try:
                 value = convert(value)
             except (TypeError, ValueError, OverflowError) as error:
-                raise RequestError(
-                    422, f"{name} of row {place} must be {_WORDS.get(dtype, dtype)}.", field=f"rows[{place}].{name}"
-                ) from error
+                raise wrong_value(name, type_words(dtype), place) from error
         values.append(value)
     return values
+
+
+def typed_value(value: Any, name: str, dtype: str, place: int) -> Any:
+    """One value that is not null as its Feast type has it; `RequestError` (422) for one of another type."""
+    try:
+        return _CONVERT.get(dtype, _as_is)(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise wrong_value(name, type_words(dtype), place) from error
+
+
+def wrong_value(name: str, wanted: str, place: int) -> RequestError:
+    """The error of a value that is not what is `wanted`, naming its row and column and not the value."""
+    return RequestError(422, f"{name} of row {place} must be {wanted}.", field=f"rows[{place}].{name}")
+
+
+def type_words(dtype: str) -> str:
+    """What a Feast type is called in an error: `a whole number`."""
+    return _WORDS.get(dtype, dtype)
 
 
 def _missing(place: int, name: str, dtype: str) -> RequestError:
@@ -44,7 +60,7 @@ def _missing(place: int, name: str, dtype: str) -> RequestError:
         422,
         f"Row {place} lacks {name}.",
         field=f"rows[{place}].{name}",
-        todo=f"Give {name} ({_WORDS.get(dtype, dtype)}, or null), or the features that are computed from it.",
+        todo=f"Give {name} ({type_words(dtype)}, or null), or the features that are computed from it.",
     )
 
 

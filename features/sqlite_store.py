@@ -13,19 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from features.online_store import Entry, Mark, Stored, batches, instant, micros, prefix
-from millrace.errors import FeatureError
+from millrace.errors import FeatureError, first_line
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
     key BLOB PRIMARY KEY, event INTEGER NOT NULL, known INTEGER NOT NULL, row BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (layout TEXT PRIMARY KEY, as_of INTEGER NOT NULL, version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS newest (layout TEXT PRIMARY KEY, event INTEGER NOT NULL);
 """
 _UPSERT = """
 INSERT INTO rows VALUES (?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET event = excluded.event, known = excluded.known, row = excluded.row
 WHERE (excluded.event, excluded.known) >= (rows.event, rows.known)
 """
+_NOTE = "INSERT INTO newest VALUES (?, ?) ON CONFLICT (layout) DO UPDATE SET event = max(event, excluded.event)"
 _CHUNK = 512
 """Keys in one statement."""
 _STEP = 16
@@ -48,13 +50,16 @@ class SqliteRows:
     def read(self, keys: Sequence[bytes]) -> list[Stored | None]:
         connection = self._connection()
         found: dict[bytes, Stored] = {}
-        for chunk in map(_padded, batches(keys, _CHUNK)):
-            for key, event, known, row in connection.execute(_SELECTS[len(chunk)], chunk):
-                found[key] = (event, known, row)
+        try:
+            for chunk in map(_padded, batches(keys, _CHUNK)):
+                for key, event, known, row in connection.execute(_SELECTS[len(chunk)], chunk):
+                    found[key] = (event, known, row)
+        except sqlite3.Error as error:
+            raise self._failure("read", error) from error
         return [found.get(key) for key in keys]
 
     def mark(self, layout: str) -> Mark | None:
-        row = self._connection().execute("SELECT as_of, version FROM marks WHERE layout = ?", (layout,)).fetchone()
+        row = self._one("SELECT as_of, version FROM marks WHERE layout = ?", layout)
         return None if row is None else Mark(instant(row[0]), row[1])
 
     def set_mark(self, layout: str, mark: Mark) -> None:
@@ -63,13 +68,28 @@ class SqliteRows:
                 "INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", (layout, micros(mark.as_of), mark.version)
             )
 
-    def drop(self, view: str) -> None:
-        first = prefix(view)
+    def newest(self, layout: str) -> int | None:
+        row = self._one("SELECT event FROM newest WHERE layout = ?", layout)
+        return None if row is None else row[0]
+
+    def note_newest(self, layout: str, event: int) -> None:
         with self._transaction() as connection:
-            connection.execute(
-                "DELETE FROM rows WHERE key >= ? AND key < ?", (first, first[:-1] + bytes([first[-1] + 1]))
+            connection.execute(_NOTE, (layout, event))
+
+    def scan(self, layout: str) -> Iterator[Stored]:
+        try:
+            yield from self._connection().execute(
+                "SELECT event, known, row FROM rows WHERE key >= ? AND key < ?", _span(prefix(layout))
             )
-            connection.execute("DELETE FROM marks WHERE substr(layout, 1, ?) = ?", (len(view) + 1, f"{view}."))
+        except sqlite3.Error as error:
+            raise self._failure("read", error) from error
+
+    def drop(self, view: str) -> None:
+        of_view = (len(view) + 1, f"{view}.")
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM rows WHERE key >= ? AND key < ?", _span(prefix(view)))
+            connection.execute("DELETE FROM marks WHERE substr(layout, 1, ?) = ?", of_view)
+            connection.execute("DELETE FROM newest WHERE substr(layout, 1, ?) = ?", of_view)
 
     def close(self) -> None:
         connection = getattr(self._local, "connection", None)
@@ -91,23 +111,42 @@ class SqliteRows:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
-            raise FeatureError(
-                f"The online store cannot be opened: {error}.",
-                looked=f"It lies at {self._path}.",
-                todo="Remove the file if it is damaged, and fill it again: millrace materialize NAME --full.",
-            ) from error
+            raise self._failure("opened", error) from error
         return connection
+
+    def _one(self, statement: str, layout: str) -> tuple[int, ...] | None:
+        try:
+            row: tuple[int, ...] | None = self._connection().execute(statement, (layout,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure("read", error) from error
+        return row
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self._failure("written", error) from error
+
+    def _failure(self, what: str, error: Exception) -> FeatureError:
+        return FeatureError(
+            f"The online store cannot be {what}: {first_line(error)}.",
+            looked=f"It lies at {self._path}.",
+            todo="If it is damaged, remove the file and fill it again: millrace materialize NAME.",
+        )
+
+
+def _span(first: bytes) -> tuple[bytes, bytes]:
+    """The keys that begin with `first`: from the one, up to the other."""
+    return first, first[:-1] + bytes([first[-1] + 1])
 
 
 def _padded(keys: list[bytes]) -> list[bytes]:

@@ -53,18 +53,24 @@ def open_store(use_case: UseCase, settings: Settings, *, at: datetime | None = N
     """
     from feast import FeatureStore, RepoConfig
 
+    return FeatureStore(config=RepoConfig(**store_config(use_case, settings, at=at)))
+
+
+def store_config(use_case: UseCase, settings: Settings, *, at: datetime | None = None) -> dict[str, Any]:
+    """What Feast's `feature_store.yaml` says of the use case's store; `at` as in `open_store`.
+
+    It may hold passwords: the storage options of the lake, and the URL of Redis.
+    """
     folder = repo_folder(use_case, settings)
-    return FeatureStore(
-        config=RepoConfig(
-            project=use_case.name,
-            provider="local",
-            registry={"registry_type": "file", "path": str(folder / "registry.db"), "cache_ttl_seconds": 600},
-            offline_store={"type": "features.offline_store.PolarsOfflineStore", "options": settings.lake_options},
-            online_store=_online_config(use_case, settings) | {"at": at},
-            entity_key_serialization_version=3,
-            materialization_config={"pull_latest_features": True},
-        )
-    )
+    return {
+        "project": use_case.name,
+        "provider": "local",
+        "registry": {"registry_type": "file", "path": str(folder / "registry.db"), "cache_ttl_seconds": 600},
+        "offline_store": {"type": "features.offline_store.PolarsOfflineStore", "options": settings.lake_options},
+        "online_store": _online_config(use_case, settings) | ({"at": at} if at else {}),
+        "entity_key_serialization_version": 3,
+        "materialization_config": {"pull_latest_features": True},
+    }
 
 
 def _online_config(use_case: UseCase, settings: Settings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ kept that a recompute would lose: when a correction yields a row of the same ent
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -36,6 +37,23 @@ class TableBuild:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class BuildMarks:
+    """What a build left with its rows: the moment it was for, and the version that it read of each source's table."""
+
+    as_of: datetime
+    read: dict[str, int]
+
+
+def build_marks(table: FeatureTable, lake: Lake, *, version: int) -> BuildMarks | None:
+    """The marks of the last build up to a version of a feature table; None when no build of ours has written it."""
+    reads = [source.name for source in table.reads]
+    left = lake.marks(table_name(table), [_AS_OF, *(_READ + name for name in reads)], version=version)
+    if _AS_OF not in left:
+        return None
+    return BuildMarks(instant(left[_AS_OF]), {name: left[_READ + name] for name in reads if _READ + name in left})
+
+
 def table_name(table: FeatureTable) -> str:
     """The name of a feature table in the lake."""
     return f"features/{table.name}"
@@ -55,20 +73,23 @@ def build_tables(use_case: UseCase, lake: Lake, *, as_of: datetime) -> list[Tabl
 def _build(table: FeatureTable, lake: Lake, new: NewRows, as_of: datetime) -> TableBuild:
     _check_sources(table, lake)
     name, code = table_name(table), _code(table)
-    left = lake.marks(name, [_AS_OF, _CODE, *(_READ + source.name for source in table.reads)])
+    now = {source.name: new.version(source) for source in table.reads}  # asked first: rows that come later are new
+    left = lake.marks(name, [_AS_OF, _CODE, *(_READ + source for source in now)])
     if left.get(_CODE) != code:
-        frame, touched = _compute(table, lake, as_of, None), None
+        frame, touched = _compute(table, lake, now, as_of, None), None
     else:
         before = instant(left[_AS_OF])
         as_of = max(as_of, before)
-        read = {source.name: left[_READ + source.name] for source in table.reads if _READ + source.name in left}
+        read = {source: left[_READ + source] for source in now if _READ + source in left}
         touched = new.touched(table.reads, table.lookback or timedelta(0), read=read, before=before, as_of=as_of)
         if touched is None:
             return TableBuild(table.name, 0, lake.version(name))
         touched = touched if table.lookback is not None else None
-        frame = _with_superseded(table, _compute(table, lake, as_of, touched), lake, touched)
-    marks = {_READ + source.name: new.version(source) for source in table.reads}
-    commit = lake.replace(name, frame, where=_predicate(touched), marks=marks | {_AS_OF: micros(as_of), _CODE: code})
+        frame = _with_superseded(table, _compute(table, lake, now, as_of, touched), lake, touched)
+    marks = {_READ + source: version for source, version in now.items()}
+    marks |= {_AS_OF: micros(as_of), _CODE: code}
+    in_time = frame.sort(KNOWN_AT, EVENT_TIME, maintain_order=True)  # files that hold a stretch of time, and fast joins
+    commit = lake.replace(name, in_time, where=_predicate(touched), marks=marks)
     return TableBuild(table.name, commit.rows, commit.version)
 
 
@@ -89,11 +110,13 @@ def _code(table: FeatureTable) -> int:
     return int.from_bytes(sha256(text).digest()[:7], "big")
 
 
-def _compute(table: FeatureTable, lake: Lake, as_of: datetime, touched: Range | None) -> pl.DataFrame:
-    """The feature rows of a range (all if None), from the raw rows known at `as_of` that matter to it."""
+def _compute(
+    table: FeatureTable, lake: Lake, versions: Mapping[str, int], as_of: datetime, touched: Range | None
+) -> pl.DataFrame:
+    """The feature rows of a range (all if None), from the raw rows in `versions` known at `as_of` that matter to it."""
     inputs = {}
     for source in table.reads:
-        rows = lake.scan(f"raw/{source.name}").filter(pl.col(KNOWN_AT) <= as_of)
+        rows = lake.scan(f"raw/{source.name}", version=versions[source.name]).filter(pl.col(KNOWN_AT) <= as_of)
         if touched is not None and table.lookback is not None:
             rows = rows.filter(pl.col(EVENT_TIME) >= touched.first - table.lookback)
         inputs[source.name] = rows

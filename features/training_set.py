@@ -13,8 +13,10 @@ from typing import Any
 
 import polars as pl
 
+from features.catalog import read_catalog
 from features.on_demand import bind_functions, compute
 from features.plan import FeaturePlan, OnDemandPlan, ReadPlan, read_plan
+from features.pushed import pushed_table
 from features.store import open_store
 from features.tables import table_name
 from features.views import POLARS_TYPES
@@ -117,7 +119,19 @@ def training_set(
 
     Raises `NoDataError` when there is not one labelled row.
     """
-    versions = {name: lake.version(name) for name in _tables(use_case) if lake.exists(name)}
+    versions = {name: lake.version(name) for name in _tables(use_case, settings) if lake.exists(name)}
+    labelled, unlabelled = training_rows(use_case, lake, since=since, until=until, as_of=as_of)
+    frame, plan = _joined(use_case, settings, labelled)
+    return TrainingSet(frame, plan.features, versions, unlabelled)
+
+
+def training_rows(
+    use_case: UseCase, lake: Lake, *, since: datetime, until: datetime, as_of: datetime
+) -> tuple[pl.DataFrame, int]:
+    """A training set's rows without their features, and how many rows of the population have no label at `as_of`.
+
+    Raises `NoDataError` as `training_set` does.
+    """
     population = population_rows(use_case, lake, since=since, until=until, as_of=as_of)
     key = list(use_case.population.source.key)
     clash = [name for name in (LABEL, LABEL_KNOWN_AT) if name in population.columns]
@@ -130,14 +144,14 @@ def training_set(
             f"by {as_of:%Y-%m-%d %H:%M} UTC none of them has a label.",
             todo="Ingest more, or train as of a later moment: millrace train NAME --as-of …",
         )
-    frame, plan = _joined(use_case, settings, labelled)
-    return TrainingSet(frame, plan.features, versions, population.height - labelled.height)
+    return labelled, population.height - labelled.height
 
 
-def _tables(use_case: UseCase) -> list[str]:
-    return [f"raw/{source.name}" for source in use_case.sources] + [
-        table_name(table) for table in use_case.feature_tables
-    ]
+def _tables(use_case: UseCase, settings: Settings) -> list[str]:
+    """Every table of the lake that a training set may read."""
+    raw = [f"raw/{source.name}" for source in use_case.sources]
+    built = [table_name(table) for table in use_case.feature_tables]
+    return raw + built + [pushed_table(view.name) for view in read_catalog(use_case, settings)]
 
 
 def _known(use_case: UseCase, lake: Lake, source: str, as_of: datetime) -> pl.LazyFrame:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, get_args
 
 import polars as pl
 
 from features.asof import FeatureRows
 from features.online_store import layout
-from millrace.errors import FeatureError, first_line
+from features.pushed import with_pushed
+from millrace.errors import FeatureError, UseCaseError, first_line
+
+Stale = Literal["serve", "flag", "refuse"]
+"""What serving does with a stored row past its view's TTL: use it and say so (`serve`), take its values as missing and
+say so (`flag`), or refuse the request (`refuse`)."""
 
 
 def join_keys(view: Any) -> list[str]:
@@ -41,8 +46,25 @@ def time_to_live(view: Any) -> timedelta | None:
     return view.ttl or None
 
 
+def stale_policy(view: Any) -> Stale:
+    """What the view's tag `stale` declares, `flag` without one; `UseCaseError` when it is none of the policies."""
+    said = view.tags.get("stale", "flag")
+    for policy in get_args(Stale):
+        if said == policy:
+            return policy  # type: ignore[no-any-return]  # one of the literal's own strings
+    raise UseCaseError(
+        f"The feature view {view.name!r} has the tag stale={said!r}, which is no policy.",
+        todo=f"Write tags={{'stale': …}} with one of: {', '.join(get_args(Stale))}.",
+    )
+
+
 def scan_source(source: Any, options: dict[str, str]) -> pl.LazyFrame:
-    """The rows of a Feast file source, lazily: a Delta table of the lake, or a Parquet file or folder."""
+    """The rows of a Feast file source, lazily, with the names that its `field_mapping` gives the columns."""
+    return scan_file(source, options).rename(dict(source.field_mapping), strict=False)
+
+
+def scan_file(source: Any, options: dict[str, str]) -> pl.LazyFrame:
+    """The rows of a Feast file source as they lie there: a Delta table of the lake, or a Parquet file or folder."""
     path, kind = source.path, type(source.file_format).__name__
     try:
         rows = pl.scan_delta(path, storage_options=options) if kind == "DeltaFormat" else pl.scan_parquet(path)
@@ -53,7 +75,7 @@ def scan_source(source: Any, options: dict[str, str]) -> pl.LazyFrame:
             looked=f"It should lie at {path} as {kind.removesuffix('Format') or 'Parquet'}.",
             todo="Build the feature tables first: millrace materialize NAME --as-of …",
         ) from error
-    return rows.rename({old: new for old, new in source.field_mapping.items() if old != new}, strict=False)
+    return rows
 
 
 POLARS_TYPES: dict[str, pl.DataType] = {
@@ -88,13 +110,16 @@ def typed(view: Any, rows: pl.LazyFrame, features: Iterable[str]) -> pl.LazyFram
 
 
 def feature_rows(view: Any, features: dict[str, str], options: dict[str, str]) -> FeatureRows:
-    """The view's rows for a point-in-time join; `features` maps the wanted ones to their names in the answer."""
+    """The view's rows, built and pushed, for a point-in-time join; `features` maps the wanted to their names there."""
     source = view.batch_source
+    event, created = source.timestamp_field, source.created_timestamp_column or None
+    rows = typed(view, scan_source(source, options), list(features))
+    columns = [*join_keys(view), *features, event, *([created] if created else [])]
     return FeatureRows(
-        rows=typed(view, scan_source(source, options), list(features)),
+        rows=with_pushed(rows, view.name, columns, table=source.path, options=options),
         keys=row_keys(view),
         columns=features,
-        event=source.timestamp_field,
-        created=source.created_timestamp_column or None,
+        event=event,
+        created=created,
         ttl=time_to_live(view),
     )

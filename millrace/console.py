@@ -139,14 +139,15 @@ class ShownProgress:
         if self._task is not None:
             self._bars.update(self._task, advance=1, note=note)
 
-    def done(self, note: str = "") -> None:
+    def done(self, note: str = "", *, failed: bool = False) -> None:
         """It is over; `note` says with what result."""
         if self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
         self._bars.stop()
         seconds = time.monotonic() - self._began
-        _err.print(f"[green]✓[/green] {self._what} [dim]{seconds:.1f} s[/dim] {_escape(note)}", soft_wrap=True)
+        mark = "[red]✗[/red]" if failed else "[green]✓[/green]"
+        _err.print(f"{mark} {self._what} [dim]{seconds:.1f} s[/dim] {_escape(note)}", soft_wrap=True)
 
 
 class SilentProgress:
@@ -158,7 +159,7 @@ class SilentProgress:
     def advance(self, note: str = "") -> None:
         """Nothing is shown."""
 
-    def done(self, note: str = "") -> None:
+    def done(self, note: str = "", *, failed: bool = False) -> None:
         """Nothing is shown."""
 
 
@@ -209,7 +210,8 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     numeric = {name for name in columns if all(isinstance(row.get(name), int | float | None) for row in rows)}
     table = Table(title=title, title_justify="left")
     for name in columns:
-        table.add_column(_words(name), justify="right" if name in numeric else "left")
+        right = name in numeric
+        table.add_column(_words(name), justify="right" if right else "left", overflow="ellipsis" if right else "fold")
     for row in rows:
         table.add_row(*(_text(row.get(name)) for name in columns))
     return table

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -49,6 +49,16 @@ class Settings(BaseSettings):
     )
     lake_options: dict[str, str] = Field(
         default_factory=dict, description="Storage options of the lake's object store, as JSON."
+    )
+    places: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Where sources read: a name and its folder, object-store URL or database URL, as JSON.",
+    )
+    place_options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Options of fsspec for a place's object store (keys, endpoint): a name and its options, as JSON.",
     )
     mlflow_tracking_uri: str = Field("", description="MLflow's tracking server; empty means SQLite in the home folder.")
     bundle_dir: Path | None = Field(

@@ -28,6 +28,15 @@ class Metrics:
         self.missing_views = self._counter(
             "millrace_missing_views", "Predicted rows for which a feature view had no fresh values.", "use_case", "view"
         )
+        self.stale_rows = self._counter(
+            "millrace_stale_rows", "Predicted rows for which a feature view had expired values.", "use_case", "view"
+        )
+        self.feature_age = self._gauge(
+            "millrace_feature_age_seconds", "Since the newest event of an online feature view.", "use_case", "view"
+        )
+        self.feature_ttl = self._gauge(
+            "millrace_feature_ttl_seconds", "After which an event of a feature view expires.", "use_case", "view"
+        )
         self.batch_rows = self._histogram("millrace_batch_rows", "Rows that the model saw at once.", _ROWS, "use_case")
         self.queue_rows = self._gauge("millrace_queue_rows", "Rows that wait for the model.", "use_case")
         self.shed = self._counter("millrace_shed", "Requests refused to protect the others.", "use_case", "reason")

@@ -6,7 +6,7 @@ Prefect. A flow run costs about a second, a task milliseconds (docs/decisions/00
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -44,10 +44,16 @@ watch = stage(watching.watch)
 
 
 @flow(name="ingest", validate_parameters=False)
-def ingest_flow(use_case: str, as_of: datetime, since: datetime | None = None, home: Path | None = None) -> Outcome:
+def ingest_flow(
+    use_case: str,
+    as_of: datetime,
+    since: datetime | None = None,
+    accept: Sequence[str] = (),
+    home: Path | None = None,
+) -> Outcome:
     """New rows into the lake, feature tables, fresh values into the online store."""
     with open_workspace(use_case, home) as ws:
-        done = ingest(ws, as_of=as_of, since=since)
+        done = ingest(ws, as_of=as_of, since=since, accept=accept)
         fresh = materialize(ws, as_of=as_of)
         return done.as_dict() | fresh.as_dict()
 

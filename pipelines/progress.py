@@ -14,5 +14,5 @@ class Progress(Protocol):
     def advance(self, note: str = "") -> None:
         """One step of it is done."""
 
-    def done(self, note: str = "") -> None:
-        """It is over."""
+    def done(self, note: str = "", *, failed: bool = False) -> None:
+        """It is over, well or (`failed`) not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.types import Receive, Send
 
@@ -16,6 +16,15 @@ async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tupl
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [_TYPE, length, *headers]})
     await send({"type": "http.response.body", "body": body})
+
+
+def check_type(headers: Mapping[bytes, bytes]) -> None:
+    """Raise `RequestError` (415) unless the body is said to be plain JSON."""
+    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise RequestError(415, "The body must be JSON.", field="Content-Type", todo="Send it as application/json.")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise RequestError(415, "The body must not be compressed.", field="Content-Encoding")
 
 
 async def read_body(receive: Receive, declared: bytes, limit: int) -> bytes:

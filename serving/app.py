@@ -22,9 +22,11 @@ from millrace.usecase import UseCase
 from serving.errors import install_handlers
 from serving.guard import Door, Guard, ServerState, trusted
 from serving.keys import KeyRing, api_key
+from serving.online.ages import Ages
 from serving.online.champion import Holder
 from serving.online.model import OpenReader
 from serving.online.predict import Predict
+from serving.push import Pushes, push_router
 from serving.routes import api_router
 from serving.web.page import Pages, SignIn, web_router
 
@@ -60,6 +62,7 @@ def create_app(
         return Holder(use_case, settings, db, metrics=metrics, clock=clock, log=log, reader_of=reader_of)
 
     holders = {use_case.name: hold(use_case) for use_case in use_cases}
+    pushes = {use_case.name: Pushes(use_case, settings, metrics=metrics, clock=clock) for use_case in use_cases}
     door = Door(
         keys=keys,
         hosts=trusted([settings.host, *settings.trusted_hosts]),
@@ -70,8 +73,10 @@ def create_app(
         metrics=metrics,
         state=state,
     )
-    app = _fastapi(_lifespan(db, holders))
+    ages = Ages(use_cases, settings, metrics=metrics, clock=clock)
+    app = _fastapi(_lifespan(db, holders, pushes, ages))
     app.include_router(api_router(db, holders, metrics, state))
+    app.include_router(push_router(pushes, settings))
     app.include_router(web_router(pages, db, holders, clock))
     return Guard(app, door)
 
@@ -90,7 +95,7 @@ def _fastapi(lifespan: Lifespan) -> FastAPI:
     return app
 
 
-def _lifespan(db: Database, holders: Mapping[str, Holder]) -> Lifespan:
+def _lifespan(db: Database, holders: Mapping[str, Holder], pushes: Mapping[str, Pushes], ages: Ages) -> Lifespan:
     """Open the champions before the first request, watch them, and at the end finish the log's segments."""
 
     @asynccontextmanager
@@ -98,12 +103,15 @@ def _lifespan(db: Database, holders: Mapping[str, Holder]) -> Lifespan:
         for holder in holders.values():
             await asyncio.to_thread(holder.refresh)
         tasks = [asyncio.create_task(work) for holder in holders.values() for work in (holder.watch(), _rotate(holder))]
+        tasks.append(asyncio.create_task(ages.watch()))
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for taking in pushes.values():
+                taking.close()
             for holder in holders.values():
                 holder.close()
             db.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -49,17 +50,27 @@ def test_every_make_target_that_is_written_down_exists() -> None:
     assert [(page, target) for page, target, _ in calls("make") if target not in targets] == []
 
 
+def command_of(name: str, rest: str) -> tuple[str, Any]:
+    """The words of a call that name a command, and that command; None when there is no such one."""
+    command = getattr(COMMAND_LINE, "commands", {}).get(name)
+    for word in rest.split():
+        if not hasattr(command, "commands"):
+            break
+        name, command = f"{name} {word}", command.commands.get(word)
+    return name, command
+
+
 def test_every_millrace_command_that_is_written_down_exists() -> None:
-    known = getattr(COMMAND_LINE, "commands", {})
-    assert [(page, command) for page, command, _ in calls("millrace") if command not in known] == []
+    named = [(page, *command_of(command, rest)) for page, command, rest in calls("millrace")]
+    assert [(page, name) for page, name, command in named if command is None] == []
 
 
 def test_every_option_of_a_millrace_command_that_is_written_down_exists() -> None:
     wrong = []
     for page, command, rest in calls("millrace"):
-        parameters = getattr(COMMAND_LINE, "commands", {})[command].params
-        known = {"--help", *(option for parameter in parameters for option in parameter.opts)}
-        wrong += [(page, command, option) for option in re.findall(r"--[a-z-]+", rest) if option not in known]
+        name, found = command_of(command, rest)
+        known = {"--help", *(option for parameter in found.params for option in parameter.opts)}
+        wrong += [(page, name, option) for option in re.findall(r"--[a-z-]+", rest) if option not in known]
     assert wrong == []
 
 

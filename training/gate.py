@@ -1,4 +1,5 @@
-"""Whether a model may serve: every limit of its budget, the baseline, and the champion on the same rows.
+"""Whether a model may serve: every limit of its budget, its features online, the baseline, and the champion on the
+same rows.
 
 `judge` is a pure function of measurements; it measures nothing and knows no model, file or clock. The champion's rule
 and its reasons: docs/decisions/0003-champion-rule.md.
@@ -12,6 +13,7 @@ from datetime import timedelta
 from math import isnan
 from typing import Any, Literal
 
+from features.parity import Parity
 from millrace.quality import Difference, Quality
 from millrace.usecase import Budget, Limit
 
@@ -62,7 +64,7 @@ class ChampionOnSameRows:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether the model may serve and why: `reasons` are sentences, those `against` it first (none when it passed),
-    then budget, baseline, champion; `limits` holds every limit with its measurement."""
+    then budget, parity, baseline, champion; `limits` holds every limit with its measurement."""
 
     passed: bool
     reasons: tuple[str, ...]
@@ -80,17 +82,21 @@ def judge(
     *,
     quality: Quality,
     cost: Mapping[str, float],
+    parity: Parity | None = None,
     baseline: Quality | None = None,
     champion: ChampionOnSameRows | None = None,
 ) -> Verdict:
     """Judge one model by its hold-out quality and its cost (`p50_ms`, `p99_ms`, `memory_mb`, `bundle_mb`).
 
-    `baseline` is the baseline's quality on the same rows; the model must have the lower log loss. `champion` is None
-    when nothing serves yet. A limit on what was not measured (absent or NaN) is not kept.
+    `parity` is what asking for hold-out rows online came to (None: the features were not read from a store); one value
+    that differs refuses the model. `baseline` is the baseline's quality on the same rows; the model must have the lower
+    log loss. `champion` is None when nothing serves yet. A limit on what was not measured (absent or NaN) is not kept.
     """
     measured = quality.metrics() | dict(cost)
     limits = tuple(_check_limit(limit, measured.get(limit.metric)) for limit in budget.limits)
     found = [(limit.passed, _limit_in_words(limit)) for limit in limits]
+    if parity is not None:
+        found.append((parity.holds, str(parity)))
     if baseline is not None:
         found.append(_against_baseline(quality, baseline))
     if champion is not None:

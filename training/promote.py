@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from features.parity import Parity
 from millrace.bundle import open_bundle
 from millrace.db import Database, ModelRow
 from millrace.engine import open_engine
@@ -57,18 +58,20 @@ def settle(
     trained: Trained,
     costs: Mapping[str, Mapping[str, float]],
     *,
+    parity: Parity | None,
     as_of: datetime,
     why: str = "",
     seed: int = 0,
 ) -> Outcome:
     """Judge every model, register the best one, and let it serve if it passed; else the champion stays untouched.
 
-    `costs` holds the measured cost (`p50_ms`, `p99_ms`, `memory_mb`, `bundle_mb`) by candidate; `why` says what the
-    training was for. The best is the one of lowest hold-out log loss among those that passed, or among all candidates
-    when none did. A refused training is a decision in the database with the reasons.
+    `costs` holds the measured cost (`p50_ms`, `p99_ms`, `memory_mb`, `bundle_mb`) by candidate, `parity` what asking
+    for hold-out rows online came to; `why` says what the training was for. The best is the one of lowest hold-out log
+    loss among those that passed, or among all candidates when none did. A refused training is a decision in the
+    database with the reasons.
     """
     champion = db.champion(use_case.name)
-    judged = judge_all(use_case, settings, trained, costs, champion=champion, as_of=as_of, seed=seed)
+    judged = judge_all(use_case, settings, trained, costs, parity=parity, champion=champion, as_of=as_of, seed=seed)
     best = choose(judged)
     for one in judged:
         record_verdict(settings, one.model.run_id, verdict=one.verdict.to_dict(), cost=one.cost)
@@ -101,11 +104,12 @@ def judge_all(
     trained: Trained,
     costs: Mapping[str, Mapping[str, float]],
     *,
+    parity: Parity | None,
     champion: ModelRow | None,
     as_of: datetime,
     seed: int = 0,
 ) -> list[Judged]:
-    """The verdict of each model, in the order of training; the baseline is judged by the budget alone."""
+    """The verdict of each model, in the order of training; the baseline is judged by budget and parity alone."""
     baseline = next((model.quality for model in trained.models if model.baseline), None)
     against = _Champion.open(champion, settings, trained) if champion is not None else None
     judged = []
@@ -115,7 +119,9 @@ def judge_all(
         if against is not None and not model.baseline:
             compared = against.compare(trained, model, as_of=as_of, use_case=use_case, seed=seed)
         other = None if model.baseline else baseline
-        verdict = judge(use_case.budget, quality=model.quality, cost=cost, baseline=other, champion=compared)
+        verdict = judge(
+            use_case.budget, quality=model.quality, cost=cost, parity=parity, baseline=other, champion=compared
+        )
         judged.append(Judged(model, cost, verdict))
     return judged
 

@@ -13,7 +13,7 @@ import warnings
 import typer
 
 from millrace import console
-from millrace.cli import commands
+from millrace.cli import commands, features, lake, push, quarantine, sources, trace
 from millrace.errors import MillraceError
 
 app = typer.Typer(
@@ -25,6 +25,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(commands.app)
+app.add_typer(sources.app)
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(push.app)
+app.add_typer(lake.app, name="lake")
+app.add_typer(features.app, name="features")
+app.add_typer(trace.app, name="trace")
 
 
 @app.callback()

@@ -54,6 +54,10 @@ def ingest(
         datetime | None,
         typer.Option("--since", parser=instant, metavar="TIME", help="Read again from here; default: where it ended."),
     ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="SOURCE", help="Take this source's batch though it is unlike those before."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Bring what became known into the lake.
@@ -62,7 +66,8 @@ def ingest(
     """
     from pipelines.flows import ingest_flow, run_flow
 
-    console.show(run_flow(ingest_flow, use_case=use_case, as_of=now(as_of), since=since), json)
+    done = run_flow(ingest_flow, use_case=use_case, as_of=now(as_of), since=since, accept=tuple(accept or ()))
+    console.show(done, json)
 
 
 @app.command()

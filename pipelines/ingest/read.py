@@ -9,6 +9,8 @@ import polars as pl
 from millrace.errors import MillraceError, SourceError, first_line
 from millrace.settings import Settings
 from millrace.source import KNOWN_AT, Files, Query, Source
+from pipelines.ingest.files import read_files
+from pipelines.ingest.sql import read_query
 
 
 def read_rows(source: Source, settings: Settings, since: datetime, until: datetime) -> pl.DataFrame:
@@ -40,7 +42,7 @@ def read_rows(source: Source, settings: Settings, since: datetime, until: dateti
 def _read(source: Source, settings: Settings, since: datetime, until: datetime) -> pl.DataFrame:
     read = source.read
     if isinstance(read, Files):
-        raise NotImplementedError
+        return read_files(source, read, settings, since, until)
     if isinstance(read, Query):
-        raise NotImplementedError
+        return read_query(source, read, settings, since, until)
     return read(since, until)

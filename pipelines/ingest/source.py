@@ -1,4 +1,4 @@
-"""One source's new rows into the lake: read, validate, quarantine, merge, and remember how far.
+"""One source's new rows into the lake: read, validate, compare, quarantine, merge, and remember how far.
 
 The batch is named by the source, its range and the digest of its content, and that name is committed with the rows, so
 a batch that comes twice (a retry after a crash, two schedulers at once) changes nothing and says so. The quarantined
@@ -15,9 +15,11 @@ import polars as pl
 from millrace.digest import content_digest
 from millrace.lake import Lake
 from millrace.settings import Settings
-from millrace.source import EVENT_TIME, KNOWN_AT, Source
+from millrace.source import KNOWN_AT, Source
+from pipelines.ingest.anomalies import check_plausible
+from pipelines.ingest.quarantine import hold
 from pipelines.ingest.read import read_rows
-from pipelines.ingest.validate import REASONS, check_batch
+from pipelines.ingest.validate import check_batch
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 """Since when the first ingest of a source reads."""
@@ -44,13 +46,14 @@ class IngestResult:
 
 
 def ingest_source(
-    source: Source, lake: Lake, settings: Settings, *, since: datetime | None, as_of: datetime
+    source: Source, lake: Lake, settings: Settings, *, since: datetime | None, as_of: datetime, accept: bool = False
 ) -> IngestResult:
     """Read the rows of `source` that became known in (since, as_of] and merge them into `raw/<source>`.
 
     `since=None` continues where the last ingest ended, less the source's overlap; the first one reads from 1970. Of a
-    row that the lake has, the later `known_at` wins. Raises `SourceError` when the source cannot be read or the batch
-    breaks its schema; then nothing was written.
+    row that the lake has, the later `known_at` wins. Raises `SourceError` when the source cannot be read, the batch
+    breaks its schema, or it is not like the batches before it; then nothing was written and the next ingest reads the
+    range again. `accept` takes a batch that differs from those before it, and one that lacks a column of the table.
     """
     table = f"raw/{source.name}"
     cursor = lake.cursor(table)
@@ -58,15 +61,17 @@ def ingest_source(
         since = BEGINNING if cursor is None else cursor - source.overlap
     frame = read_rows(source, settings, since, as_of)
     if frame.is_empty():
-        version = lake.version(table) if lake.exists(table) else None
-        return IngestResult(source.name, since, as_of, 0, 0, 0, "", version, False)
-    checked = check_batch(source, frame)
+        return _ingest_nothing(source, lake, frame, since, as_of, accept)
+    stored = lake.scan(table).collect_schema() if lake.exists(table) else pl.Schema()
+    checked = check_batch(source, frame, stored, accept=accept)
+    if not accept:
+        check_plausible(source, checked.good, lake, since=since, until=as_of)
     batch = (
         f"{source.name}:{since:%Y%m%dT%H%M%S}-{as_of:%Y%m%dT%H%M%S}:{content_digest(frame, [*source.key, KNOWN_AT])}"
     )
     about = {"source": source.name, "since": since.isoformat(), "until": as_of.isoformat()}
     if checked.bad.height:
-        lake.append(f"quarantine/{source.name}", _quarantined(checked.bad, batch, as_of), batch=batch, about=about)
+        hold(lake, source, checked.bad, batch, as_of=as_of, about=about)
     contiguous = cursor is None or since <= cursor < as_of
     reached = as_of if contiguous else None
     commit = lake.merge(table, checked.good, key=source.key, batch=batch, cursor=reached, about=about)
@@ -75,14 +80,15 @@ def ingest_source(
     )
 
 
-def _quarantined(bad: pl.DataFrame, batch: str, as_of: datetime) -> pl.DataFrame:
-    """Bad rows as the quarantine keeps them: the row itself as JSON, since its columns may be of any type."""
-    columns = [name for name in bad.columns if name != REASONS]
-    return bad.select(
-        EVENT_TIME,
-        KNOWN_AT,
-        pl.lit(as_of).cast(pl.Datetime("us", "UTC")).alias("quarantined_at"),
-        pl.lit(batch).alias("batch"),
-        REASONS,
-        pl.struct(columns).struct.json_encode().alias("row"),
-    )
+def _ingest_nothing(
+    source: Source, lake: Lake, frame: pl.DataFrame, since: datetime, until: datetime, accept: bool
+) -> IngestResult:
+    """No row became known: as ever, or a fault of the source. An accepted silence moves the cursor on."""
+    table = f"raw/{source.name}"
+    version = lake.version(table) if lake.exists(table) else None
+    if not accept:
+        check_plausible(source, frame, lake, since=since, until=until)
+    elif version is not None and since <= (lake.cursor(table) or since) < until:
+        about = {"source": source.name, "since": since.isoformat(), "until": until.isoformat()}
+        version = lake.append(table, lake.scan(table).head(0).collect(), cursor=until, about=about).version
+    return IngestResult(source.name, since, until, 0, 0, 0, "", version, False)

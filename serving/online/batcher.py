@@ -42,13 +42,14 @@ class Overload(RequestError):  # noqa: N818  # it is a state of the server, not 
 class Batcher(Generic[Job, Answer]):
     """One model's queue, used from one event loop.
 
-    `run` is called with the jobs of one batch, never twice at once, and returns as many answers in their order. Without
-    an executor it runs on the loop itself, which is fastest when it takes microseconds; give one for what blocks.
+    `run` is called with the jobs of one batch, never twice at once, and returns as many answers in their order; an
+    exception among them is raised for that job alone, and nothing is run again. Without an executor it runs on the loop
+    itself, which is fastest when it takes microseconds; give one for what blocks.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Job]], Sequence[Answer]],
+        run: Callable[[Sequence[Job]], Sequence[Answer | Exception]],
         *,
         queue_rows: int,
         deadline: float,

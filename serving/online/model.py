@@ -20,7 +20,7 @@ from millrace.bundle import open_bundle
 from millrace.contract import Contract
 from millrace.db import Database, ModelRow
 from millrace.engine import Engine, open_engine
-from millrace.errors import BundleError, NoChampionError
+from millrace.errors import BundleError, NoChampionError, RequestError
 from millrace.keys import public_key
 from millrace.prediction_log import PredictionLog
 from millrace.settings import Settings
@@ -102,14 +102,18 @@ def predict_once(
 ) -> Answer:
     """What the server would answer for these rows at `at`, in this process, with the values used; nothing is logged.
 
-    Raises `NoChampionError` before there is one and `RequestError` naming the column of a wrong row.
+    Raises `NoChampionError` before there is one and `RequestError` naming the column of a wrong row, or a view that
+    refuses to be answered with expired values.
     """
     row = db.champion(use_case.name)
     if row is None:
         raise no_champion(use_case.name)
     model = open_model(row, use_case, settings, clock=lambda: at, metrics=Metrics(), reader_of=reader_of)
     body = msgspec.json.encode({"rows": rows, "at": at, "features": True})
-    return model.score([model.decoder.decode(body)])[0]
+    (answer,) = model.score([model.decoder.decode(body)])
+    if isinstance(answer, RequestError):
+        raise answer
+    return answer
 
 
 def no_champion(use_case: str) -> NoChampionError:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from millrace.errors import MillraceError, RequestError
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
-from serving.answer import read_body, send_json
+from serving.answer import check_type, read_body, send_json
 from serving.errors import error_body
 from serving.online.batcher import Overload
 from serving.online.champion import Holder
@@ -46,7 +46,7 @@ class Predict:
         if scope["method"] != "POST":
             raise RequestError(405, "Predictions are asked for with POST.", field="method")
         headers = dict(scope["headers"])
-        _check_type(headers)
+        check_type(headers)
         body = await read_body(receive, headers.get(b"content-length", b""), self._limit)
         served = self._holder.champion()
         request = served.decoder.decode(body)
@@ -58,11 +58,3 @@ class Predict:
             self._shed.labels(self._name, error.reason).inc()
         found = {503: (b"retry-after", b"1"), 405: (b"allow", b"POST"), 413: (b"connection", b"close")}
         return [found[status]] if status in found else []
-
-
-def _check_type(headers: dict[bytes, bytes]) -> None:
-    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
-        raise RequestError(415, "The body must be JSON.", field="Content-Type", todo="Send it as application/json.")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise RequestError(415, "The body must not be compressed.", field="Content-Encoding")

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -30,12 +31,20 @@ _logger = logging.getLogger(__name__)
 
 
 class FeatureRows(Protocol):
-    """What a reader gives: `values` a row in the plan's feature order, and the views that had none for it."""
+    """What a reader gives: `values` a row in the plan's feature order, and the views that had none for it.
+
+    `stale` names, for the few rows that have them, the views whose stored values had expired; `refused` those of them
+    that must not be answered without.
+    """
 
     @property
     def values(self) -> Sequence[Sequence[Any]]: ...
     @property
     def missing(self) -> Sequence[Sequence[str]]: ...
+    @property
+    def stale(self) -> Mapping[int, Sequence[str]]: ...
+    @property
+    def refused(self) -> Mapping[int, Sequence[str]]: ...
 
 
 class Reader(Protocol):
@@ -66,10 +75,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Filled:
-    """A row with its features, in the contract's order, and the names of the views that had none."""
+    """A row with its features, in the contract's order, and the names of the views that had none, only expired ones,
+    and of those that refuse to be answered so."""
 
     values: Sequence[Any]
-    missing: Sequence[str]
+    missing: Sequence[str] = ()
+    stale: Sequence[str] = ()
+    refused: Sequence[str] = ()
 
 
 class Scorer:
@@ -100,12 +112,19 @@ class Scorer:
         use_case, version_label = contract.use_case, str(version)
         self._batch_rows = metrics.batch_rows.labels(use_case)
         self._predictions = metrics.predictions.labels(use_case, version_label)
-        self._missing = metrics.missing_views
+        self._missing, self._stale = metrics.missing_views, metrics.stale_rows
 
-    def __call__(self, requests: Sequence[PredictRequest]) -> list[Answer]:
-        """One answer a request, in order; raises whatever kept the batch from being scored and logged as a whole."""
+    def __call__(self, requests: Sequence[PredictRequest]) -> list[Answer | RequestError]:
+        """One answer a request, in order: an error in its place is that request's alone.
+
+        Raises whatever kept the batch from being scored and logged as a whole.
+        """
         now = self._clock()
         filled = self._fill(requests, now)
+        refused = self._refused(requests, filled)
+        if refused:
+            rest = iter(self([request for place, request in enumerate(requests) if place not in refused]))
+            return [refused.get(place) or next(rest) for place in range(len(requests))]
         scores = self._predict(filled) if filled else []
         ids = [os.urandom(16).hex() for _ in filled]
         if filled:
@@ -119,20 +138,37 @@ class Scorer:
         for request in requests:
             for row in request.rows:
                 try:
-                    filled.append(_Filled(self._given(row), ()))
+                    filled.append(_Filled(self._given(row)))
                 except KeyError:
                     asked.setdefault(request.at or now, []).append((len(filled), row))
                     filled.append(None)
         for at, rows in asked.items():
             found = self._read([row for _, row in rows], at)
-            for (position, _), values, missing in zip(rows, found.values, found.missing, strict=True):
-                filled[position] = _Filled(self._ordered(values), missing)
+            stale, refused = found.stale, found.refused
+            for place, (position, _) in enumerate(rows):
+                values, missing = self._ordered(found.values[place]), found.missing[place]
+                filled[position] = _Filled(values, missing, stale.get(place, ()), refused.get(place, ()))
         return [row for row in filled if row is not None]
 
     def _read(self, rows: Sequence[Mapping[str, Any]], at: datetime) -> FeatureRows:
         if self._reader is None:
             raise MillraceError("The model has no read plan, so a row must give all its features.")
         return self._reader.read(rows, at=at)
+
+    def _refused(
+        self, requests: Sequence[PredictRequest], filled: Sequence[_Filled]
+    ) -> dict[int, Answer | RequestError]:
+        """The requests that a view refuses to answer, by their places: of each the error of its first such row."""
+        found: dict[int, Answer | RequestError] = {}
+        if not any(row.refused for row in filled):
+            return found
+        rows = iter(filled)
+        for place, request in enumerate(requests):
+            for number, row in enumerate(islice(rows, len(request.rows))):
+                for view in row.refused:
+                    self._stale.labels(self._contract.use_case, view).inc()
+                    found.setdefault(place, _too_old(view, number))
+        return found
 
     def _ordered(self, values: Sequence[Any]) -> Sequence[Any]:
         return values if self._order is None else [values[position] for position in self._order]
@@ -164,7 +200,7 @@ class Scorer:
                 one = filled[position]
                 rows.append(
                     Prediction(
-                        ids[position], self._version, served, at, self._key_of(row), ",".join(flags_of(one.missing)),
+                        ids[position], self._version, served, at, self._key_of(row), ",".join(flags_of(one)),
                         scores[position], list(one.values),
                     )
                 )  # fmt: skip
@@ -183,24 +219,38 @@ class Scorer:
 
     def _answers(
         self, requests: Sequence[PredictRequest], filled: Sequence[_Filled], scores: Sequence[float], ids: Sequence[str]
-    ) -> list[Answer]:
-        answers, position = [], 0
+    ) -> list[Answer | RequestError]:
+        answers, position = list[Answer | RequestError](), 0
         for request in requests:
             rows = []
             for _ in request.rows:
                 one = filled[position]
                 features = dict(zip(self._names, one.values, strict=True)) if request.features else None
-                rows.append(ScoredRow(ids[position], scores[position], flags_of(one.missing), features))
+                rows.append(ScoredRow(ids[position], scores[position], flags_of(one), features))
                 for view in one.missing:
                     self._missing.labels(self._contract.use_case, view).inc()
+                for view in one.stale:
+                    self._stale.labels(self._contract.use_case, view).inc()
                 position += 1
             answers.append(Answer(self._contract.use_case, self._version, rows))
         return answers
 
 
-def flags_of(missing: Sequence[str]) -> list[str]:
-    """A row's flags: `missing:VIEW` for each view that had no fresh values for its entity."""
-    return [f"missing:{view}" for view in missing] if missing else []
+def flags_of(row: _Filled) -> list[str]:
+    """A row's flags: `missing:VIEW` for each view that had nothing for its entity, `stale:VIEW` for each that had only
+    expired values."""
+    if not row.missing and not row.stale:
+        return []
+    return [f"missing:{view}" for view in row.missing] + [f"stale:{view}" for view in row.stale]
+
+
+def _too_old(view: str, row: int) -> RequestError:
+    return RequestError(
+        503,
+        f"The feature view {view} has only expired values for row {row}, and its policy is to refuse.",
+        field=f"rows[{row}]",
+        todo="Send it again once the view is fresh, or give its features in the row.",
+    )
 
 
 def log_kind(spec: Any) -> Kind:

@@ -10,7 +10,10 @@ import polars as pl
 import pytest
 from returns import DAY, START, Place, outcomes, read_outcomes, shops
 
-from features.materialize import materialize
+from features.asof import FeatureRows
+from features.entries import entries
+from features.freshness import newest_events
+from features.materialize import _reduced, materialize
 from features.online_store import entity_key, prefix, unpack
 from features.repo import apply, open_store
 from features.store import open_rows
@@ -99,6 +102,73 @@ def test_going_back_in_time_takes_nothing_away(place: Place) -> None:
     before = stored(place, "s1")
     assert run(place, START + 4 * DAY) == {"by_shop": 0, "by_pair": 0, "facts": 0}
     assert stored(place, "s1") == before
+
+
+def test_an_entity_whose_rows_are_not_held_at_once_gets_its_newest(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.materialize._READ", 3)
+    monkeypatch.setattr("features.materialize._HELD", 4)
+    written = step(place, 9)
+    assert written["by_shop"] > 3
+    for shop in ("s0", "s1", "s2"):
+        assert stored(place, shop) == expected(place, shop, START + 9 * DAY)
+
+
+@pytest.mark.parametrize("days", [5, 9])
+def test_the_rows_held_at_once_do_not_grow_with_the_range(
+    place: Place, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    held: list[int] = []
+
+    def watched(table: FeatureRows, parts: list[pl.DataFrame], until: datetime) -> pl.DataFrame:
+        held.append(sum(part.height for part in parts))
+        return _reduced(table, parts, until)
+
+    monkeypatch.setattr("features.materialize._READ", 10)
+    monkeypatch.setattr("features.materialize._HELD", 40)
+    monkeypatch.setattr("features.materialize._reduced", watched)
+    step(place, days)
+    assert max(held) < 40 + 10
+
+
+def test_a_run_that_died_is_simply_run_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = iter(range(100))
+
+    def dies(*arguments: Any, **options: Any) -> Any:
+        if next(writes) == 2:
+            raise KeyboardInterrupt
+        return entries(*arguments, **options)
+
+    monkeypatch.setattr("features.materialize._SLICE", 4)
+    monkeypatch.setattr("features.materialize.entries", dies)
+    with pytest.raises(KeyboardInterrupt):
+        step(place, 5)
+    monkeypatch.undo()
+    again = run(place, START + 5 * DAY)
+    assert again["by_pair"] == 15
+    assert stored(place, "s1") == expected(place, "s1", START + 5 * DAY)
+    assert run(place, START + 5 * DAY) == {"by_shop": 0, "by_pair": 0, "facts": 0}
+
+
+def test_the_newest_event_of_each_view_is_noted(place: Place) -> None:
+    step(place, 5)
+    found = {entry.name: event for entry, event in newest_events(place.use_case, place.settings).items()}
+    rows = place.lake.scan("features/shops").select(pl.col("event_time").max()).collect()
+    assert found["by_shop"] == rows.item()
+
+
+@pytest.mark.parametrize(("policy", "written"), [("serve", 3), ("flag", 0)])
+def test_expired_rows_are_written_for_a_view_that_serves_them(place: Place, policy: str, written: int) -> None:
+    def tagged(source: Any) -> Any:
+        objects = list(place.use_case.feature_repo(source))
+        objects[2].tags["stale"] = policy
+        return objects
+
+    place.ingest(START + 5 * DAY)
+    build_tables(place.use_case, place.lake, as_of=START + 5 * DAY)
+    changed = Place(replace(place.use_case, feature_repo=tagged), place.settings, place.lake)
+    assert run(changed, START + 8 * DAY)["by_shop"] == written
 
 
 def test_a_view_whose_schema_changed_is_written_anew(place: Place) -> None:

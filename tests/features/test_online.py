@@ -19,6 +19,7 @@ from features.plan import ReadPlan, read_plan
 from features.repo import open_store
 from features.store import repo_folder
 from features.training_set import historical_features
+from features.views import Stale
 from millrace.errors import FeatureError, RequestError
 
 END = START + 9 * DAY
@@ -60,10 +61,39 @@ def test_a_row_names_the_views_that_had_nothing_for_it(reader: Reader) -> None:
     assert found.missing == [(), ("by_pair", "by_shop"), ("by_pair", "facts")]
 
 
-def test_expired_values_are_missing(reader: Reader) -> None:
-    found = reader.read([row()], at=END + 2 * DAY)
-    assert found.missing == [("by_pair", "by_shop")]
-    assert found.values[0][-1] is None
+def test_expired_values_are_null_and_their_views_are_stale_not_missing(reader: Reader) -> None:
+    found = reader.read([row(), row(shop="new")], at=END + 2 * DAY)
+    assert (found.missing, found.stale) == ([(), ("by_pair", "by_shop")], {0: ["by_pair", "by_shop"]})
+    assert (found.values[0][-1], found.refused) == (None, {})
+
+
+def reader_with(built: Place, plan: ReadPlan, policy: Stale) -> Reader:
+    """A reader by the plan with one policy for all views."""
+    views = tuple(replace(view, stale=policy) for view in plan.views)
+    return open_reader(replace(plan, views=views), built.use_case, built.settings)
+
+
+def test_serve_answers_with_the_old_value_and_says_so(built: Place, plan: ReadPlan, reader: Reader) -> None:
+    old = reader_with(built, plan, "serve").read([row()], at=END + 2 * DAY)
+    assert old.values == reader.read([row()], at=END).values
+    assert (old.missing, old.stale, old.refused) == ([()], {0: ["by_pair", "by_shop"]}, {})
+
+
+def test_serve_never_answers_from_after_the_instant(built: Place, plan: ReadPlan, reader: Reader) -> None:
+    found = reader_with(built, plan, "serve").read([row()], at=END - DAY)
+    assert (found.missing, found.stale) == ([("by_pair", "by_shop")], {})
+
+
+def test_refuse_names_the_rows_that_must_not_be_answered(built: Place, plan: ReadPlan, reader: Reader) -> None:
+    found = reader_with(built, plan, "refuse").read([row(shop="new"), row()], at=END + 2 * DAY)
+    assert found.refused == {1: ["by_pair", "by_shop"]}
+
+
+@pytest.mark.parametrize("policy", ["flag", "refuse"])
+def test_a_row_that_brings_a_views_features_is_not_stale(built: Place, plan: ReadPlan, policy: Stale) -> None:
+    given = row(shop_returned=0.5, shop_orders=3, pair_returned=0.5)
+    found = reader_with(built, plan, policy).read([given], at=END + 2 * DAY)
+    assert (found.missing, found.stale, found.refused) == ([()], {}, {})
 
 
 def test_nothing_from_after_the_instant_is_answered(reader: Reader) -> None:

@@ -57,6 +57,24 @@ def test_dependents_reach_through_views_to_on_demand_features(plan: ReadPlan) ->
     assert plan.dependents("price") == {"hour", "shop_code", "cost", "load"}
 
 
+def test_a_view_has_the_policy_of_its_tag(place: Place) -> None:
+    from feast import FeatureService
+
+    def change(views: Any) -> Any:
+        views["by_shop"].tags["stale"] = "serve"
+        return [FeatureService(name="both", features=[views["by_shop"], views["by_pair"]])]
+
+    plan = read_plan(place.use_case, with_service(place, change))
+    assert [(view.name, view.stale) for view in plan.views] == [("by_shop", "serve"), ("by_pair", "flag")]
+
+
+def test_a_plan_from_before_there_were_policies_has_flag(plan: ReadPlan) -> None:
+    old = plan.to_dict()
+    for view in old["views"]:
+        del view["stale"]
+    assert ReadPlan.from_dict(old) == plan
+
+
 def test_a_plan_survives_json(plan: ReadPlan) -> None:
     assert ReadPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -121,15 +123,41 @@ def test_marks_are_remembered_a_layout(store: RowStore) -> None:
     assert (store.mark(LAYOUT), store.mark("other.1")) == (mark, None)
 
 
+def test_the_newest_event_is_remembered_a_layout_and_never_goes_back(store: RowStore) -> None:
+    assert store.newest(LAYOUT) is None
+    for event in (1_700_000_000_123_456, 5):
+        store.note_newest(LAYOUT, event)
+    assert (store.newest(LAYOUT), store.newest("other.1")) == (1_700_000_000_123_456, None)
+
+
+def test_an_event_before_1970_can_be_the_newest(store: RowStore) -> None:
+    for event in (-7, -5, -6):
+        store.note_newest(LAYOUT, event)
+    assert store.newest(LAYOUT) == -5
+
+
+def test_a_scan_gives_every_row_of_a_layout_and_no_other(store: RowStore) -> None:
+    names = [f"k{n}" for n in range(1300)]
+    store.write(entry(name, 1, 2, n) for n, name in enumerate(names))
+    store.write([Entry(key("a", layout("view", ["key"], [("other", "Int64")])), 1, 1, pack([-1]))])
+    assert sorted((*times, *unpack(row)) for *times, row in store.scan(LAYOUT)) == [(1, 2, n) for n in range(1300)]
+
+
+def test_a_scan_of_a_layout_without_rows_is_empty(store: RowStore) -> None:
+    assert list(store.scan(LAYOUT)) == []
+
+
 def test_dropping_a_view_takes_its_rows_and_marks_and_no_others(store: RowStore) -> None:
     other = layout("view_2", ["key"], [("value", "Int64")])
     store.write([entry("a", 1, 1, 1), Entry(key("a", other), 1, 1, pack([2]))])
     for name in (LAYOUT, other):
         store.set_mark(name, Mark(instant(0), 1))
+        store.note_newest(name, 7)
     store.drop("view")
     assert values(store, "a") == [None]
     assert store.read([key("a", other)]) != [None]
     assert (store.mark(LAYOUT), store.mark(other)) == (None, Mark(instant(0), 1))
+    assert (store.newest(LAYOUT), store.newest(other)) == (None, 7)
 
 
 def test_a_store_can_be_used_after_it_was_closed(store: RowStore) -> None:
@@ -163,6 +191,54 @@ def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
     (tmp_path / "online.db").write_bytes(b"this is no SQLite file, but long enough to be looked at" * 20)
     with pytest.raises(FeatureError, match=r"cannot be opened.*online\.db"):
         SqliteRows(tmp_path / "online.db").read([b"a"])
+
+
+@pytest.mark.parametrize("act", ["read", "write", "mark"])
+def test_a_file_that_is_damaged_later_is_named(tmp_path: Path, act: str) -> None:
+    rows = SqliteRows(tmp_path / "online.db")
+    rows.write(entry(f"k{n}", 1, 1, n) for n in range(1000))
+    rows.close()
+    for path in tmp_path.glob("online.db-*"):
+        path.unlink()
+    whole = (tmp_path / "online.db").read_bytes()
+    (tmp_path / "online.db").write_bytes(whole[:100] + b"\xff" * (len(whole) - 100))
+    acts: dict[str, Callable[[], object]] = {
+        "read": lambda: rows.read([key("k1")]),
+        "write": lambda: rows.write([entry("a", 1, 1, 1)]),
+        "mark": lambda: rows.mark(LAYOUT),
+    }
+    with pytest.raises(FeatureError, match=r"online store cannot be .*online\.db"):
+        acts[act]()
+
+
+def test_reading_any_number_of_rows_from_redis_is_one_command(needs_redis: Settings) -> None:
+    rows = RedisRows(needs_redis.redis_url, needs_redis.redis_prefix)
+    rows.write(entry(f"k{n}", 1, 1, n) for n in range(600))
+    sent = commands_of(rows, lambda: rows.read([key(f"k{n}") for n in range(600)]))
+    rows.close()
+    assert sent == ["MGET"]
+
+
+def commands_of(rows: RedisRows, act: Callable[[], object]) -> list[str]:
+    """The commands that a store's client sends while `act` runs."""
+    client = rows.client
+    sent, execute = [], client.execute_command
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        sent.append(str(arguments[0]))
+        return execute(*arguments, **options)
+
+    client.execute_command = watched  # type: ignore[method-assign]  # this client is the test's own
+    act()
+    return sent
+
+
+def test_a_redis_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("features.redis_store._TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        rows = RedisRows(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "x")
+        with pytest.raises(FeatureError, match="does not answer: TimeoutError"):
+            rows.read([b"a"])
 
 
 def test_a_redis_that_does_not_answer_is_named_without_its_password() -> None:

@@ -179,8 +179,15 @@ def test_a_retry_after_a_crash_between_quarantine_and_table_heals(
     ingest: Ingest, shelf: Shelf, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf.frame = rows(("a", 0, 1, 10.0), ("b", 0, 1, 500.0))
+    merge = Lake.merge
+
+    def interrupted(self: Lake, table: str, frame: pl.DataFrame, **how: Any) -> Any:
+        if table.startswith("raw/"):
+            raise KeyboardInterrupt
+        return merge(self, table, frame, **how)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Lake, "merge", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Lake, "merge", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ingest(2)
     assert not lake.exists("raw/readings")
@@ -223,6 +230,67 @@ def test_more_bad_rows_than_allowed_stop_the_batch(ingest: Ingest, shelf: Shelf,
     assert lake.tables() == []
 
 
+def test_a_source_says_itself_how_many_bad_rows_it_may_have(shelf: Shelf, lake: Lake) -> None:
+    shelf.frame = rows(*[("a" * (number + 1), 0, 1, 999.0 if number % 4 == 0 else 1.0) for number in range(100)])
+    source = Source("readings", shelf.read, schema, key=("key",), max_bad_share=0.25)
+    assert ingest_source(source, lake, Settings(), since=START, as_of=at(2)).quarantined == 25
+    with pytest.raises(SourceError, match="25 of 100 rows break it"):
+        ingest_source(replace(source, max_bad_share=0.24), lake, Settings(), since=START, as_of=at(3))
+
+
+@pytest.fixture
+def loose(ingest: Ingest, shelf: Shelf, lake: Lake) -> Ingest:
+    """A table that has the column `note`, of which its schema knows nothing; the shelf then holds one later row."""
+    shelf.frame = shelf.frame.with_columns(note=pl.lit("x"), size=pl.lit(1))
+    ingest(2)
+    shelf.frame = rows(("d", 0, 3, 1.0)).with_columns(note=pl.lit("x"), size=pl.lit(1))
+    return ingest
+
+
+def test_a_column_that_only_the_table_has_stops_the_batch_and_its_new_name_is_guessed(
+    loose: Ingest, shelf: Shelf
+) -> None:
+    shelf.frame = shelf.frame.rename({"note": "notes"}).with_columns(comment=pl.lit("y"), number=pl.lit(1))
+    with pytest.raises(SourceError, match=r"the column note is missing \(was it renamed to notes\?\)") as error:
+        loose(4)
+    assert "--accept readings" in error.value.todo
+
+
+def test_a_column_without_a_new_one_of_its_kind_is_just_missing(loose: Ingest, shelf: Shelf) -> None:
+    shelf.frame = shelf.frame.drop("note").with_columns(number=pl.lit(1))
+    with pytest.raises(SourceError, match=r"the column note is missing \(the table has it\)"):
+        loose(4)
+
+
+def test_a_renamed_column_of_the_schema_is_guessed_too(ingest: Ingest, shelf: Shelf) -> None:
+    shelf.frame = shelf.frame.rename({"reading": "value"})
+    with pytest.raises(SourceError, match=r"the column reading is missing \(was it renamed to value\?\)"):
+        ingest(4)
+
+
+def test_a_column_of_another_type_than_the_tables_stops_the_batch(loose: Ingest, shelf: Shelf, lake: Lake) -> None:
+    shelf.frame = pl.concat([shelf.frame, rows(("B9", 0, 3, 1.0)).with_columns(note=pl.lit("x"), size=pl.lit(1))])
+    shelf.frame = shelf.frame.with_columns(pl.col("size").cast(pl.String))
+    with pytest.raises(SourceError, match="the column size is String, not Int32 as in the table"):
+        loose(4)
+    assert lake.tables() == ["raw/readings"]
+
+
+def test_a_column_that_was_dropped_on_purpose_is_null_in_accepted_rows(shelf: Shelf, loose: Ingest, lake: Lake) -> None:
+    shelf.frame = rows(("d", 0, 3, 1.0), ("a", 0, 3, 2.0))
+    source = Source("readings", shelf.read, schema, key=("key",))
+    assert ingest_source(source, lake, Settings(), since=None, as_of=at(4), accept=True).written == 2
+    notes = lake.scan("raw/readings").sort("key").collect()
+    assert notes.filter(key="d")["note"].to_list() == [None]
+    assert notes["reading"].to_list() == [2.0, 20.0, 1.0]
+
+
+def test_accepting_does_not_let_a_broken_schema_pass(ingest: Ingest, shelf: Shelf, lake: Lake) -> None:
+    source = Source("readings", lambda since, until: shelf.frame.drop("reading"), schema, key=("key",))
+    with pytest.raises(SourceError, match="the column reading is missing"):
+        ingest_source(source, lake, Settings(), since=None, as_of=at(4), accept=True)
+
+
 def test_a_source_that_fails_is_named_with_its_reason(ingest: Ingest, shelf: Shelf) -> None:
     shelf.read = lambda since, until: pl.DataFrame({"a": [1]})["b"]  # type: ignore[method-assign,assignment,return-value]  # a fault is meant
     source = Source("broken", shelf.read, schema, key=("key",))
@@ -263,7 +331,13 @@ source = Source("readings", lambda since, until: rows, schema, key=("key",))
 
 def test_a_retry_after_kill_9_leaves_what_one_run_leaves(tmp_path: Path) -> None:
     run = "ingest_source(source, Lake(sys.argv[1]), Settings(), since=None, as_of=known)"
-    die = "Lake.merge = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
+    die = (
+        "merge = Lake.merge\n"
+        "def dying(lake, table, *rows, **how):\n"
+        "    if table.startswith('raw/'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return merge(lake, table, *rows, **how)\n"
+        "Lake.merge = dying"
+    )
     command = [sys.executable, "-c", f"{KILLED}\n{die}\n{run}", str(tmp_path)]
     died = subprocess.run(command, capture_output=True, check=False, cwd=Path(__file__).parents[2])
     assert died.returncode == -signal.SIGKILL, died.stderr

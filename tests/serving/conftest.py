@@ -19,6 +19,7 @@ import pytest
 
 from features.online import FeatureRows
 from features.plan import FeaturePlan, InputPlan, OnDemandPlan, ReadPlan, ViewPlan
+from features.views import Stale
 from millrace.bundle import Contract, InputSpec, write_bundle
 from millrace.db import Database, ModelRow
 from millrace.errors import FeatureError
@@ -87,9 +88,13 @@ CONTRACT = Contract(
 
 @dataclass
 class FakeReader:
-    """Knows the carriers in `delays`; `far` is the row's distance / 1,000. `broken` makes every read fail."""
+    """Knows the carriers in `delays`; `far` is the row's distance / 1,000. `broken` makes every read fail.
+
+    Of the carriers in `expired` it has old values only, which a policy says what to do with.
+    """
 
     delays: Mapping[str, float] = field(default_factory=lambda: {"UA": 0.5, "DL": -0.25})
+    expired: Mapping[str, Stale] = field(default_factory=dict)
     broken: bool = False
     reads: list[tuple[int, datetime]] = field(default_factory=list)
 
@@ -98,13 +103,16 @@ class FakeReader:
             raise FeatureError("The online store does not answer.")
         self.reads.append((len(rows), at))
         values, missing = [], []
+        policies = {place: self.expired.get(row.get("carrier") or "") for place, row in enumerate(rows)}
         for row in rows:
             carrier = row.get("carrier")
             delay = row["delay"] if "delay" in row else self.delays.get(carrier or "")
             far = row["far"] if "far" in row else None if row["distance"] is None else row["distance"] / 1_000
             values.append([delay, far])
-            missing.append(("carrier_view",) if delay is None else ())
-        return FeatureRows(values, missing)
+            missing.append(("carrier_view",) if delay is None and carrier not in self.expired else ())
+        stale = {place: ["carrier_view"] for place, policy in policies.items() if policy}
+        refused = {place: ["carrier_view"] for place, policy in policies.items() if policy == "refuse"}
+        return FeatureRows(values, missing, stale, refused)
 
 
 def _nothing(since: datetime, until: datetime) -> pl.DataFrame:

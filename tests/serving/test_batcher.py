@@ -26,6 +26,23 @@ def test_ten_thousand_concurrent_jobs_each_get_their_own_answer() -> None:
     assert batcher.waiting_rows == 0
 
 
+def test_an_exception_among_the_answers_is_its_jobs_alone_and_nothing_runs_again() -> None:
+    batches: list[list[int]] = []
+
+    def run_jobs(jobs: Sequence[int]) -> list[int | Exception]:
+        batches.append(list(jobs))
+        return [ValueError(job) if job == 1 else job for job in jobs]
+
+    batcher = Batcher[int, int](run_jobs, queue_rows=100, deadline=60)
+
+    async def run() -> list[int | BaseException]:
+        return await asyncio.gather(*(batcher.submit(job, 1) for job in range(3)), return_exceptions=True)
+
+    first, refused, last = asyncio.run(run())
+    assert (first, last, batches) == (0, 2, [[0, 1, 2]])
+    assert isinstance(refused, ValueError)
+
+
 def test_what_arrives_together_runs_together() -> None:
     batches: list[int] = []
 

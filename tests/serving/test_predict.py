@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from features.views import Stale
 from millrace.lake import Lake
 from millrace.prediction_log import TABLE, PredictionLog, log_folder, ship
 from millrace.settings import Settings
@@ -52,6 +53,30 @@ def test_an_unknown_entity_is_flagged_and_scored(client: httpx.Client) -> None:
     (row,) = predictions(client.post(PATH, json={"rows": [{"carrier": "ZZ", "distance": 0}], "features": True}))
     assert row["flags"] == ["missing:carrier_view"]
     assert row["features"]["delay"] is None
+
+
+@pytest.mark.parametrize(("policy", "carrier", "delay"), [("flag", "ZZ", None), ("serve", "UA", 0.5)])
+def test_expired_values_are_flagged_as_stale(
+    client: httpx.Client, reader: FakeReader, policy: Stale, carrier: str, delay: float | None
+) -> None:
+    reader.expired = {carrier: policy}
+    body = {"rows": [{"carrier": carrier, "distance": 0}], "features": True}
+    (row,) = predictions(client.post(PATH, json=body))
+    assert (row["flags"], row["features"]["delay"]) == (["stale:carrier_view"], delay)
+    assert 'millrace_stale_rows_total{use_case="late",view="carrier_view"} 1.0' in client.get("/metrics").text
+
+
+def test_a_view_that_refuses_expired_values_is_named_and_nothing_is_logged(
+    app: Guard, settings: Settings, reader: FakeReader, tmp_path: Path
+) -> None:
+    reader.expired = {"ZZ": "refuse"}
+    rows = [{"carrier": "UA", "distance": 0}, {"carrier": "ZZ", "distance": 0}]
+    with client_of(app, settings) as client:
+        answer = client.post(PATH, json={"rows": rows})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "carrier_view has only expired values" in answer.json()["error"]["what"]
+    assert answer.json()["error"]["field"] == "rows[1]"
+    assert ship(log_folder(settings, "late"), Lake(str(tmp_path / "lake"))) == 0
 
 
 def test_rows_that_give_all_features_read_no_store(client: httpx.Client, reader: FakeReader) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from math import nan
 from typing import Any
 
 import numpy as np
 import pytest
 
+from features.parity import Mismatch, Parity
 from millrace import Budget, at_least, at_most
 from millrace.quality import Difference, Quality, paired_difference, quality, row_log_losses
 from training.gate import ChampionOnSameRows, judge
@@ -86,6 +87,23 @@ def test_the_baseline_must_have_the_higher_loss(loss: float, passes: bool) -> No
     verdict = judge(Budget(), quality=measured(), cost={}, baseline=measured(log_loss=loss))
     assert verdict.passed is passes
     assert ("It beats the baseline" in verdict.reasons[0]) is passes
+
+
+def test_features_that_are_the_same_online_are_told() -> None:
+    same = Parity(rows=300, values=9_000, mismatches=0, first=(), seconds=0.5)
+    verdict = judge(BUDGET, quality=measured(), cost=COST, parity=same, baseline=measured(log_loss=0.5))
+    assert verdict.passed
+    assert verdict.reasons[len(verdict.limits)] == str(same)
+
+
+def test_one_feature_value_that_differs_online_refuses_whatever_the_model_is_worth() -> None:
+    told = Mismatch("route", "delay", {"origin": "JFK"}, datetime(2013, 4, 1, tzinfo=UTC), 1.5, float("nan"))
+    differs = Parity(rows=300, values=9_000, mismatches=1, first=(told,), seconds=0.5)
+    verdict = judge(BUDGET, quality=measured(), cost=COST, parity=differs, champion=champion(-0.01, -0.015, -0.004))
+    assert not verdict.passed
+    assert verdict.against == (str(differs),)
+    assert "1 of the 9,000 feature values of 300 training rows differ" in verdict.against[0]
+    assert json.loads(json.dumps(verdict.to_dict(), allow_nan=False))["passed"] is False
 
 
 def test_a_challenger_that_is_better_beyond_chance_passes() -> None:

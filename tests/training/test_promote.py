@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from features.parity import Mismatch, Parity
 from features.plan import ReadPlan
 from features.training_set import TrainingSet
 from millrace import Budget, UseCase, at_least
@@ -21,6 +22,7 @@ from training.promote import Outcome, choose, judge_all, settle
 
 CHEAP = {"p50_ms": 0.01, "p99_ms": 0.05, "memory_mb": 5.0, "bundle_mb": 0.1}
 COSTS = dict.fromkeys(("coin", "logistic", "trees"), CHEAP)
+SAME = Parity(rows=300, values=1_200, mismatches=0, first=(), seconds=0.1)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def trained(
 
 @pytest.fixture
 def first(use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime) -> Outcome:
-    return settle(use_case, settings, db, trained, COSTS, as_of=as_of, why="First training")
+    return settle(use_case, settings, db, trained, COSTS, parity=SAME, as_of=as_of, why="First training")
 
 
 def test_the_best_that_passes_becomes_the_first_champion(
@@ -52,7 +54,8 @@ def test_the_best_that_passes_becomes_the_first_champion(
     assert Path(serving.bundle) == settings.bundles / "late" / "1"
     assert serving.digest == trained.models[2].bundle.digest
     assert first.reason.startswith(
-        "First training. trees is promoted. It keeps all 3 limits of its budget. It beats the baseline: "
+        "First training. trees is promoted. It keeps all 3 limits of its budget. "
+        "Asked again online, 300 training rows give the same 1,200 feature values. It beats the baseline: "
     )
     assert not any(model.bundle.folder.exists() for model in trained.models)
     alias = mlflow_client(settings).get_model_version_by_alias("late", "champion")
@@ -78,7 +81,7 @@ def test_an_equal_challenger_is_refused_and_the_champion_stays(
     as_of: datetime,
 ) -> None:
     again = train(use_case, settings, training_set, plan, as_of=as_of)
-    outcome = settle(use_case, settings, db, again, COSTS, as_of=as_of, why="A look")
+    outcome = settle(use_case, settings, db, again, COSTS, parity=SAME, as_of=as_of, why="A look")
     serving = db.champion("late")
     assert not outcome.promoted
     assert serving is not None
@@ -103,7 +106,7 @@ def test_a_better_challenger_takes_over(
     later = as_of + timedelta(days=40)
     turned = training_rows(later, seed=9).with_columns(label=1 - pl.col("label"))  # the world has changed
     trained = train(use_case, settings, replace(training_set, frame=turned), plan, as_of=later)
-    outcome = settle(use_case, settings, db, trained, COSTS, as_of=later)
+    outcome = settle(use_case, settings, db, trained, COSTS, parity=SAME, as_of=later)
     serving = db.champion("late")
     assert outcome.promoted
     assert serving is not None
@@ -116,7 +119,7 @@ def test_no_model_within_the_budget_means_no_champion(
     use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime
 ) -> None:
     strict = replace(use_case, budget=Budget(at_least(roc_auc=0.999)))
-    outcome = settle(strict, settings, db, trained, COSTS, as_of=as_of)
+    outcome = settle(strict, settings, db, trained, COSTS, parity=SAME, as_of=as_of)
     assert not outcome.promoted
     assert db.champion("late") is None
     assert outcome.version.status == "refused"
@@ -127,7 +130,7 @@ def test_no_model_within_the_budget_means_no_champion(
 def test_the_baseline_never_serves(use_case: UseCase, settings: Settings, trained: Trained, as_of: datetime) -> None:
     costly = {name: CHEAP | ({"memory_mb": 900.0} if name != "coin" else {}) for name in COSTS}
     open_budget = replace(use_case, budget=Budget(use_case.budget.limits[1:]))
-    judged = judge_all(open_budget, settings, trained, costly, champion=None, as_of=as_of)
+    judged = judge_all(open_budget, settings, trained, costly, parity=SAME, champion=None, as_of=as_of)
     assert [one.verdict.passed for one in judged] == [True, False, False]
     assert choose(judged).model.candidate == "trees"
 
@@ -136,7 +139,7 @@ def test_a_dearer_model_of_lower_loss_gives_way_when_it_misses_the_budget(
     use_case: UseCase, settings: Settings, trained: Trained, as_of: datetime
 ) -> None:
     costly = COSTS | {"trees": CHEAP | {"memory_mb": 900.0}}
-    judged = judge_all(use_case, settings, trained, costly, champion=None, as_of=as_of)
+    judged = judge_all(use_case, settings, trained, costly, parity=SAME, champion=None, as_of=as_of)
     assert choose(judged).model.candidate == "logistic"
 
 
@@ -151,6 +154,24 @@ def test_a_damaged_champion_does_not_keep_a_good_model_out(
 ) -> None:
     (Path(first.version.bundle) / "model.onnx").write_bytes(b"")
     again = train(use_case, settings, training_set, plan, as_of=as_of)
-    outcome = settle(use_case, settings, db, again, COSTS, as_of=as_of)
+    outcome = settle(use_case, settings, db, again, COSTS, parity=SAME, as_of=as_of)
     assert outcome.promoted
     assert "cannot be compared" in outcome.reason
+
+
+def test_a_model_whose_features_differ_online_does_not_serve(
+    use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime
+) -> None:
+    told = Mismatch("recent", "delay", {"carrier": "AA"}, as_of, 4.0, None)
+    differs = Parity(rows=300, values=1_200, mismatches=7, first=(told,), seconds=0.1)
+    outcome = settle(use_case, settings, db, trained, COSTS, parity=differs, as_of=as_of)
+    assert not outcome.promoted
+    assert db.champion("late") is None
+    assert outcome.version.status == "refused"
+    assert not any(one.verdict.passed for one in outcome.judged)
+    why = (
+        "Asked again online, 7 of the 1,200 feature values of 300 training rows differ; delay of recent for carrier AA "
+        "at 2013-02-10 00:00 UTC is 4.0 offline and None online."
+    )
+    assert outcome.reason == f"trees is refused. {why}"
+    assert db.decisions("late")[-1].evidence["verdict"]["against"] == [why]

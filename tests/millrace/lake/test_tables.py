@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -177,6 +178,62 @@ def test_a_missing_version_is_named(lake: Lake) -> None:
     lake.append("raw/x", rows((1, 0, 1.0)))
     with pytest.raises(LakeError, match="at version 9"):
         lake.scan("raw/x", version=9)
+
+
+def test_a_table_is_read_as_it_was_at_a_moment(lake: Lake) -> None:
+    lake.append("raw/x", rows((1, 0, 1.0)))
+    first = lake.history("raw/x")[0].at
+    time.sleep(0.002)  # commits are told apart by the millisecond
+    lake.append("raw/x", rows((2, 0, 2.0)))
+    assert values(lake, at=first) == [(1, 1.0)]
+    assert values(lake, at=first + timedelta(days=1)) == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_moment_before_the_first_commit_is_named(lake: Lake) -> None:
+    lake.append("raw/x", rows((1, 0, 1.0)))
+    with pytest.raises(LakeError, match="did not exist at 2024-01-01"):
+        lake.scan("raw/x", at=START)
+
+
+def test_history_tells_what_each_commit_did(lake: Lake) -> None:
+    lake.merge("raw/x", rows((1, 0, 1.0)), key=["key"], batch="a", about={"source": "x"})
+    lake.replace("raw/x", rows((2, 0, 2.0)))
+    newest, first = lake.history("raw/x")
+    assert (newest.number, newest.did, newest.batch, newest.wrote) == (1, "replace", None, None)
+    assert (first.number, first.did, first.batch, first.about) == (0, "merge", "a", {"source": "x"})
+    assert first.wrote is not None
+    assert (first.wrote.rows, first.wrote.whole) == (1, True)
+
+
+def test_a_batchs_digest_is_of_the_rows_that_it_wrote(lake: Lake) -> None:
+    lake.merge("raw/x", rows((1, 0, 1.0), (2, 0, 2.0)), key=["key"], batch="a")
+    lake.merge("raw/x", rows((2, 0, 2.0), (1, 1, 9.0), (3, 0, 3.0)), key=["key"], batch="b")
+    wrote = lake.history("raw/x")[0].wrote
+    assert wrote is not None
+    assert wrote.describes(rows((3, 0, 3.0), (1, 1, 9.0)))
+    assert not wrote.describes(rows((3, 0, 3.0), (1, 1, 9.5)))
+    assert not wrote.describes(rows((3, 0, 3.0)))
+
+
+def test_changes_between_two_versions_are_the_rows_of_the_later_one(lake: Lake) -> None:
+    for number in range(3):
+        lake.merge("raw/x", rows((number, 0, 1.0), (9, number, 1.0)), key=["key"])
+    changed = lake.changes("raw/x", since=0, until=1).select("key").collect()["key"].to_list()
+    assert sorted(changed) == [1, 9]
+    assert lake.changes("raw/x", since=-1, until=0).collect().height == 2
+
+
+def test_marks_are_read_as_of_a_version(lake: Lake) -> None:
+    for number in range(2):
+        lake.replace("raw/x", rows((1, 0, 1.0)), marks={"m": number})
+    assert (lake.marks("raw/x", ["m"], version=0), lake.marks("raw/x", ["m"])) == ({"m": 0}, {"m": 1})
+
+
+def test_a_folder_with_a_space_is_read_like_any_other(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "a lake"))
+    for number in range(2):
+        lake.append("raw/x", rows((number, 0, 1.0)))
+    assert lake.changes("raw/x", since=0).collect()["key"].to_list() == [1]
 
 
 def test_tables_are_listed_by_name(lake: Lake) -> None:

@@ -16,17 +16,21 @@ def storable(frame: pl.DataFrame, known: pl.Schema, uri: str) -> pl.DataFrame:
     Whole numbers widen and become fractions as needed. `LakeError` for a column that would have to be bent further;
     `uri` is where the table lies, for the error.
     """
-    types = {name: _storable(dtype, known.get(name)) for name, dtype in frame.schema.items()}
-    wrong = [
-        f"{name} is {types[name]}, not {dtype}" for name, dtype in known.items() if types.get(name, dtype) != dtype
-    ]
+    wrong = misfits(frame.schema, known)
     if wrong:
         raise LakeError(
             f"The rows do not fit the table {'/'.join(uri.split('/')[-2:])!r}: {'; '.join(wrong)}.",
             looked=f"It lies at {uri}. Nothing was written.",
             todo="Return the columns with the types that the table has.",
         )
+    types = {name: _storable(dtype, known.get(name)) for name, dtype in frame.schema.items()}
     return frame.cast({name: dtype for name, dtype in types.items() if dtype != frame.schema[name]})
+
+
+def misfits(schema: pl.Schema, known: pl.Schema) -> list[str]:
+    """The columns that a table with the columns `known` cannot take: `name is String, not Int64`."""
+    types = {name: _storable(dtype, known.get(name)) for name, dtype in schema.items()}
+    return [f"{name} is {types[name]}, not {dtype}" for name, dtype in known.items() if types.get(name, dtype) != dtype]
 
 
 def _storable(dtype: pl.DataType, known: pl.DataType | None) -> pl.DataType:
