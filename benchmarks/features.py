@@ -1,8 +1,7 @@
 """Features: point-in-time joins, online reads, materialization and ingest, each beside its peer in the same run.
 
-Four views, 18 features, 200,000 feature rows a view, 90 days, made from a seed. The peers: bare polars `join_asof`s of
-the same tables, and Feast's own SQLite online store through its SDK. Feast's duckdb offline store is no peer here: it
-needs `feast[duckdb]`, which the platform does not install.
+The peers: bare polars `join_asof`s of the same tables, Feast's own duckdb offline store, and Feast's own SQLite and
+Redis online stores, all through Feast's SDK. `--quick` leaves out the duckdb store (minutes, and 8 GB at 300,000 rows).
 """
 
 from __future__ import annotations
@@ -10,127 +9,72 @@ from __future__ import annotations
 import argparse
 import resource
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from benchmarks import flight_bench
+from benchmarks.feature_bench import (
+    END,
+    TTL,
+    VIEWS,
+    Bench,
+    feast_redis,
+    feast_sqlite,
+    feature_table,
+    keys,
+    set_up,
+    times,
+)
 from benchmarks.figures import Figure, report, seconds, typical
-from millrace import Candidate, FeatureTable, Label, Population, Source, UseCase
-from millrace.errors import FeatureError
-from millrace.lake import Lake, open_lake
+from benchmarks.flight_bench import Flights, bare_join, differences, duckdb_join
+from millrace import Source
+from millrace.lake import Lake
 from millrace.settings import Settings, quiet_vendors
 
-START = datetime(2013, 1, 1, tzinfo=UTC)
-DAYS = 90
-END = START + timedelta(days=DAYS)
-VIEWS = {"by_a": (("a",), 5), "by_b": (("b",), 5), "by_both": (("a", "b"), 4), "more_by_a": (("a",), 4)}
-FEATURE_ROWS = 200_000
-ENTITIES = 1_000
-TTL = timedelta(days=7)
+DUCKDB_FACTORS = {50_000: 20.0, 300_000: 80.0}
+"""How many times faster than Feast's duckdb store a join of so many rows must be."""
 
 
-@dataclass(frozen=True)
-class Bench:
-    """The synthetic use case on disk."""
-
-    use_case: UseCase
-    settings: Settings
-    lake: Lake
-    random: np.random.Generator
-
-
-def times(random: np.random.Generator, count: int) -> pl.Series:
-    """Random instants of the ninety days."""
-    offsets = pl.Series(random.integers(0, DAYS * 86400 * 1_000_000, count))
-    return (offsets + int(START.timestamp()) * 1_000_000).cast(pl.Datetime("us", "UTC"))
-
-
-def keys(random: np.random.Generator, count: int, entities: int) -> pl.Series:
-    """Random keys `E0`, `E1`, …"""
-    return pl.Series([f"E{number}" for number in range(entities)]).gather(random.integers(0, entities, count))
-
-
-def set_up(home: Path) -> Bench:
-    """Write the feature tables and apply the Feast objects."""
-    from features.repo import apply
-
-    source = Source("none", lambda since, until: pl.DataFrame(), lambda: None, key=("a",))
-    tables = {name: FeatureTable(name, lambda rows: rows["none"], (source,), on) for name, (on, _) in VIEWS.items()}
-
-    def feature_repo(source_of: Callable[[FeatureTable], Any]) -> list[Any]:
-        from feast import Entity, FeatureService, FeatureView, Field, ValueType
-        from feast.types import Float64, String
-
-        entities = {key: Entity(name=key, join_keys=[key], value_type=ValueType.STRING) for key in "ab"}
-        views = [
-            FeatureView(
-                name=name,
-                entities=[entities[key] for key in on],
-                ttl=TTL,
-                schema=[Field(name=key, dtype=String) for key in on]
-                + [Field(name=f"{name}_{n}", dtype=Float64) for n in range(count)],
-                source=source_of(tables[name]),
-            )
-            for name, (on, count) in VIEWS.items()
-        ]
-        return [*entities.values(), *views, FeatureService(name="bench", features=views)]
-
-    use_case = UseCase(
-        name="bench",
-        question="How fast?",
-        sources=(source,),
-        population=Population(source),
-        label=Label(source, "label", timedelta(0)),
-        feature_tables=tuple(tables.values()),
-        feature_repo=feature_repo,
-        candidates=(Candidate("none", lambda inputs: None),),
-    )
-    settings, random = Settings(home=home), np.random.default_rng(0)
-    lake = open_lake(settings, use_case.name)
-    for name in VIEWS:
-        lake.append(f"features/{name}", feature_table(random, name, FEATURE_ROWS, ENTITIES))
-    apply(use_case, settings)
-    return Bench(use_case, settings, lake, random)
-
-
-def feature_table(random: np.random.Generator, name: str, count: int, entities: int) -> pl.DataFrame:
-    """One view's rows; each is known five minutes after its event."""
-    on, features = VIEWS[name]
-    columns = {key: keys(random, count, entities if len(on) == 1 else 30) for key in on}
-    values = {f"{name}_{n}": random.random(count) for n in range(features)}
-    frame = pl.DataFrame({**columns, "event_time": times(random, count)} | values)
-    return frame.with_columns(known_at=pl.col("event_time") + timedelta(minutes=5))
-
-
-def joins(bench: Bench, count: int) -> list[Figure]:
-    """Ours through Feast's get_historical_features against bare as-of joins of the same tables."""
+def joins(flights: Flights, count: int, *, quick: bool) -> list[Figure]:
+    """Ours through Feast's get_historical_features against bare as-of joins of the same tables, and Feast's duckdb."""
     from features.training_set import historical_features
 
-    rows = pl.DataFrame(
-        {"event_time": times(bench.random, count)} | {k: keys(bench.random, count, ENTITIES) for k in "ab"}
-    )
-
-    def bare() -> pl.DataFrame:
-        left = rows.sort("event_time")
-        for name, (on, _) in VIEWS.items():
-            right = bench.lake.scan(f"features/{name}").drop("event_time").sort("known_at").collect()
-            left = left.join_asof(
-                right, left_on="event_time", right_on="known_at", by=on, check_sortedness=False, tolerance=TTL
-            ).drop("known_at")
-        return left
-
-    ours = typical(lambda: historical_features(bench.use_case, bench.settings, rows), repeat=5)
-    peer = typical(bare, repeat=5)
-    return [
-        Figure(f"join {count:,} rows × 4 views through Feast's SDK (peer: bare polars)", ours, "s", peer=peer),
+    rows = flights.rows(count)
+    ours = typical(lambda: historical_features(flights.use_case, flights.settings, rows), repeat=5)
+    peer = typical(lambda: bare_join(flights, rows), repeat=5)
+    figures = [
+        Figure(f"join {count:,} flights × 4 views through Feast's SDK (peer: bare polars)", ours, "s", peer=peer),
         Figure(f"  … as a multiple of the bare join, {count:,} rows", ours / peer, "×", 3),
+        Figure(f"  … peak memory of this process, {count:,} rows", peak_memory(), "GB", 2),
     ]
+    if quick:
+        return figures
+    took, peak, answer = duckdb_join(flights, rows)
+    different = differences(historical_features(flights.use_case, flights.settings, rows), answer)
+    factor = DUCKDB_FACTORS.get(count)
+    return [
+        *figures,
+        Figure(f"join {count:,} flights × 4 views (peer: Feast's duckdb store)", ours, "s", peer=took),
+        Figure(f"  … times faster than Feast's duckdb store, {count:,} rows", took / ours, "×", factor, ">="),
+        Figure(f"  … values that differ from its answer, {count:,} rows", different, "values", 0),
+        Figure("  … peak memory (peer: Feast's duckdb store)", peak_memory(), "GB", peer=peak),
+    ]
+
+
+def peak_memory() -> float:
+    """The most memory that this process has had so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+
+
+def entity_rows(count: int) -> list[dict[str, Any]]:
+    """Rows to read online."""
+    return [{"a": f"E{n}", "b": f"E{n % 30}"} for n in range(count)]
 
 
 def online(bench: Bench) -> list[Figure]:
@@ -143,96 +87,143 @@ def online(bench: Bench) -> list[Figure]:
     materialize(bench.use_case, bench.settings, as_of=END)
     store = open_store(bench.use_case, bench.settings, at=END)
     reader = open_reader(read_plan(bench.use_case, store), bench.use_case, bench.settings)
-    theirs = feasts_own(bench)
+    theirs = feast_sqlite(bench)
+    theirs.materialize(END - TTL, END)
     service = store.get_feature_service("bench")
     figures = []
     for count, repeat, limit, factor in ((1, 3000, 0.1, 9.0), (100, 300, 1.0, None)):
-        rows = [{"a": f"E{n}", "b": f"E{n % 30}"} for n in range(count)]
+        rows = entity_rows(count)
         took = seconds(lambda rows=rows: reader.read(rows, at=END), repeat=repeat)
-        peer = typical(lambda rows=rows: theirs.get_online_features(service, rows).to_dict(), repeat=repeat // 10)
-        plain = typical(lambda rows=rows: store.get_online_features(service, rows).to_dict(), repeat=repeat // 10)
-        p50, p99 = took[len(took) // 2] * 1e3, took[int(len(took) * 0.99)] * 1e3
+        peer = typical(lambda rows=rows: theirs.get_online_features(service, rows).to_dict(), repeat=repeat // 10) * 1e3
+        plain = typical(lambda rows=rows: store.get_online_features(service, rows).to_dict(), repeat=repeat // 10) * 1e3
+        p50, p99 = (took[int(len(took) * share)] * 1e3 for share in (0.5, 0.99))
+        what = f"online read, {count} row(s) × 18 features"
         figures += [
-            Figure(
-                f"online read, {count} row(s) × 18 features, p50 (peer: Feast's SQLite)",
-                p50,
-                "ms",
-                limit,
-                peer=peer * 1e3,
-            ),
+            Figure(f"{what}, p50 (peer: Feast's SQLite)", p50, "ms", limit, peer=peer),
             Figure(f"  … p99, {count} row(s)", p99, "ms"),
-            Figure(f"  … times faster than Feast's own, {count} row(s)", peer * 1e3 / p50, "×", factor, ">="),
-            Figure(f"  … Feast's SDK on our store, {count} row(s)", plain * 1e3, "ms", peer=peer * 1e3),
+            Figure(f"  … times faster than Feast's own, {count} row(s)", peer / p50, "×", factor, ">="),
+            Figure(f"  … Feast's SDK on our store, {count} row(s)", plain, "ms", peer=peer),
         ]
     return figures
 
 
-def feasts_own(bench: Bench) -> Any:
-    """Feast's store on Feast's SQLite online store, filled by Feast."""
-    from feast import FeatureStore, RepoConfig
-
-    from features.repo import feature_objects
-
-    folder = bench.settings.folder("feasts_own")
-    config = RepoConfig(
-        project="bench",
-        provider="local",
-        registry=str(folder / "registry.db"),
-        offline_store={"type": "features.offline_store.PolarsOfflineStore"},
-        online_store={"type": "sqlite", "path": str(folder / "online.db")},
-        entity_key_serialization_version=3,
-        materialization_config={"pull_latest_features": True},
-    )
-    store = FeatureStore(config=config)
-    store.apply(list(feature_objects(bench.use_case, bench.settings)))
-    store.materialize(END - TTL, END)
-    return store
-
-
-def materializing(bench: Bench, entities: int = 20_000) -> list[Figure]:
-    """Values a second into SQLite, and into Redis where one answers, against Feast's own SQLite store."""
+def online_redis(bench: Bench) -> list[Figure]:
+    """Reads of 1 and 100 rows from Redis: our reader against a bare MGET and decode of the same values."""
     from features.materialize import materialize
+    from features.online import open_reader
+    from features.plan import read_plan
+    from features.store import open_store
+
+    remote = on_redis(bench.settings)
+    materialize(bench.use_case, remote, as_of=END)
+    plan = read_plan(bench.use_case, open_store(bench.use_case, bench.settings))
+    reader = open_reader(plan, bench.use_case, remote)
+    theirs = feast_redis(bench)
+    theirs.materialize(END - TTL, END)
+    service = theirs.get_feature_service("bench")
+    figures = []
+    for count, repeat in ((1, 3000), (100, 300)):
+        rows = entity_rows(count)
+        bare = raw_packed_read(bench, rows)
+        raw = typical(bare, repeat=repeat) * 1e3
+        ours = typical(lambda rows=rows: reader.read(rows, at=END), repeat=repeat) * 1e3
+        again = typical(bare, repeat=repeat) * 1e3
+        floor = (raw + again) / 2
+        peer = typical(lambda rows=rows: theirs.get_online_features(service, rows).to_dict(), repeat=repeat // 10) * 1e3
+        what = f"Redis read, {count} row(s) × 18 features"
+        figures += [
+            Figure(f"{what}, p50 (peer: bare MGET and decode)", ours, "ms", peer=floor),
+            Figure(f"  … as a multiple of the bare read, {count} row(s)", ours / floor, "×", 2),
+            Figure(f"  … times faster than Feast's own Redis store, {count} row(s)", peer / ours, "×"),
+        ]
+    theirs.teardown()
+    forget(bench, remote)
+    return figures
+
+
+def raw_packed_read(bench: Bench, rows: Sequence[dict[str, Any]]) -> Callable[[], Any]:
+    """One MGET of the rows' packed values and their decoding, with nothing around it."""
+    from redis import Redis
+
+    from features.online_store import entity_key, prefix, unpack
+    from features.store import online_namespace, open_store
+    from features.views import view_layout
+
+    remote = on_redis(bench.settings)
+    first = online_namespace(bench.use_case, remote).encode() + b":"
+    views = open_store(bench.use_case, bench.settings).list_feature_views()
+    wanted = [
+        first + entity_key(prefix(view_layout(view)), [row[key] for key in VIEWS[view.name][0]])
+        for row in rows
+        for view in views
+    ]
+    client = Redis.from_url(remote.redis_url)
+    return lambda: [None if value is None else unpack(value[16:]) for value in client.mget(wanted)]
+
+
+def on_redis(settings: Settings) -> Settings:
+    """These settings with the online store in Redis, below a prefix of the benchmark's own."""
+    return settings.model_copy(update={"online_store": "redis", "redis_prefix": "millrace-bench"})
+
+
+def forget(bench: Bench, settings: Settings) -> None:
+    """Empty the online store."""
     from features.store import open_rows
+
+    rows = open_rows(bench.use_case, settings)
+    for view in VIEWS:
+        rows.drop(view)
+    rows.close()
+
+
+def materializing(bench: Bench, *, redis: bool, entities: int = 20_000) -> list[Figure]:
+    """Values a second into SQLite and into Redis, ours and Feast's own stores."""
+    from features.materialize import materialize
 
     for name in VIEWS:
         rows = feature_table(bench.random, name, 5 * entities, entities)
         recent = pl.col("event_time", "known_at").dt.epoch("us") // 18 + int(END.timestamp()) * 17_000_000 // 18
         bench.lake.replace(f"features/{name}", rows.with_columns(recent.cast(pl.Datetime("us", "UTC"))))
+    written = {"values": 0}
+
+    def ours(settings: Settings) -> float:
+        done = materialize(bench.use_case, settings, as_of=END + timedelta(days=1))
+        written["values"] = sum(view.entities * VIEWS[view.view][1] for view in done)
+        return written["values"]
 
     def rate(settings: Settings) -> float:
-        took = []
-        for _ in range(3):
-            rows = open_rows(bench.use_case, settings)
-            for view in VIEWS:
-                rows.drop(view)
-            rows.close()
-            with Timer() as timer:
-                done = materialize(bench.use_case, settings, as_of=END + timedelta(days=1))
-            values = sum(view.entities * VIEWS[view.view][1] for view in done)
-            took.append(values / timer.seconds)
-        return max(took)
+        return best(lambda: ours(settings), before=lambda: forget(bench, settings))
 
-    figures = [Figure("materialize into SQLite", rate(bench.settings), "values/s", 500_000, ">=")]
-    redis = bench.settings.model_copy(update={"online_store": "redis", "redis_prefix": "millrace-bench"})
-    with suppress(FeatureError):  # no Redis answers
-        figures.append(Figure("materialize into Redis", rate(redis), "values/s"))
-        for view in VIEWS:
-            open_rows(bench.use_case, redis).drop(view)
+    def feasts(store: Any) -> float:
+        def once() -> float:
+            store.materialize(END - TTL, END + timedelta(days=1))
+            return written["values"]
+
+        return best(once, before=lambda: None, repeat=1)
+
+    sqlite, peer = rate(bench.settings), feasts(feast_sqlite(bench))
+    figures = [Figure("materialize into SQLite (peer: Feast's own)", sqlite, "values/s", 500_000, ">=", peer)]
+    if redis:
+        mine, theirs = rate(on_redis(bench.settings)), feast_redis(bench)
+        peer = feasts(theirs)
+        theirs.teardown()
+        forget(bench, on_redis(bench.settings))
+        figures += [
+            Figure("materialize into Redis (peer: Feast's own)", mine, "values/s", peer=peer),
+            Figure("  … times faster than Feast's own", mine / peer, "×", 3, ">="),
+        ]
     return figures
 
 
-class Timer:
-    """Seconds of a `with` block."""
-
-    def __enter__(self) -> Timer:
-        import time
-
-        self._clock, self.seconds = time.perf_counter, 0.0
-        self._started = self._clock()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds = self._clock() - self._started
+def best(work: Callable[[], float], *, before: Callable[[], None], repeat: int = 3) -> float:
+    """The highest of some runs' values a second."""
+    rates = []
+    for _ in range(repeat):
+        before()
+        began = time.perf_counter()
+        values = work()
+        rates.append(values / (time.perf_counter() - began))
+    return max(rates)
 
 
 def ingesting(folder: Path, count: int = 27_000) -> list[Figure]:
@@ -265,18 +256,31 @@ def ingesting(folder: Path, count: int = 27_000) -> list[Figure]:
     return [Figure("ingest a month (CSV → validated → lake)", count / typical(once, repeat=5), "rows/s", 200_000, ">=")]
 
 
+def redis_answers(url: str) -> bool:
+    """Whether there is a Redis to measure."""
+    from redis import Redis
+    from redis.exceptions import RedisError
+
+    try:
+        return bool(Redis.from_url(url).ping())
+    except RedisError:
+        return False
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="*", default=[50_000, 300_000], help="rows to join features to")
-    sizes = parser.parse_args().rows
+    parser.add_argument("--rows", type=int, nargs="*", default=[50_000, 300_000], help="flights to join features to")
+    parser.add_argument("--quick", action="store_true", help="without Feast's duckdb store")
+    given = parser.parse_args()
     quiet_vendors()
     with tempfile.TemporaryDirectory() as home:
-        bench = set_up(Path(home))
-        figures = [figure for size in sizes for figure in joins(bench, size)]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-        figures.append(Figure("peak memory of the process after the joins", peak, "GB", 2))
-        figures += online(bench) + materializing(bench) + ingesting(Path(home))
+        flights = flight_bench.set_up(Path(home, "flights"))
+        figures = [figure for size in given.rows for figure in joins(flights, size, quick=given.quick)]
+        bench = set_up(Path(home, "bench"))
+        redis = redis_answers(bench.settings.redis_url)
+        figures += online(bench) + (online_redis(bench) if redis else [])
+        figures += materializing(bench, redis=redis) + ingesting(Path(home))
     report("features", figures)
 
 
