@@ -24,6 +24,11 @@ from millrace.errors import MillraceError
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
+PIPED_WIDTH = 160
+"""Columns that a table may take where no terminal folds it."""
+FEW_ROWS = 3
+"""Rows that are shown side by side when a line each would be too wide."""
+
 
 def show(outcome: Mapping[str, Any], json: bool) -> None:
     """Print an outcome: scalars as a list of facts, each list of dicts as a table; or all of it as JSON."""
@@ -34,6 +39,8 @@ def show(outcome: Mapping[str, Any], json: bool) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, value in facts.items():
         grid.add_row(f"[dim]{_words(name)}[/dim]", _text(value))
+    if not _out.is_terminal:
+        _out.width = max(_out.width, PIPED_WIDTH)
     _out.print(grid)
     for name, value in outcome.items():
         if _is_table(value):
@@ -206,15 +213,24 @@ def _show_reasons(windows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each row; where that is too wide and the rows are few, a column for each."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     numeric = {name for name in columns if all(isinstance(row.get(name), int | float | None) for row in rows)}
     table = Table(title=title, title_justify="left")
     for name in columns:
-        right = name in numeric
-        table.add_column(_words(name), justify="right" if right else "left", overflow="ellipsis" if right else "fold")
+        # A word too long for its column goes on in the next line: cut off, a batch's name is of no use.
+        table.add_column(_words(name), justify="right" if name in numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(row.get(name)) for name in columns))
-    return table
+    if len(rows) > FEW_ROWS or _out.measure(table, options=_out.options.update(width=1_000)).maximum <= _out.width:
+        return table
+    turned = Table(title=title, title_justify="left", show_header=False)
+    turned.add_column(style="dim")
+    for _ in rows:
+        turned.add_column(overflow="fold")
+    for name in columns:
+        turned.add_row(_words(name), *(_text(row.get(name)) for row in rows))
+    return turned
 
 
 def _is_table(value: Any) -> bool:
