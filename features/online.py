@@ -55,6 +55,10 @@ class _Gaps:
                     self.refused.setdefault(place, []).append(view.name)
 
 
+_BEGINNING = -(2**63)
+"""Before every event, in microseconds."""
+
+
 class Reader:
     """Reads rows by one plan. Opening it costs milliseconds: keep it. Threads may share it."""
 
@@ -128,7 +132,10 @@ class _View:
     def live(self, rows: Sequence[Stored | None], at: int) -> tuple[list[list[Any] | None], set[int]]:
         """The values of the rows that answer at `at`, None for the others; the places of those that have expired."""
         ttl = self._ttl
-        values = [unpack(row[2]) if row is not None and is_live(row, at, ttl) else None for row in rows]
+        first = _BEGINNING if ttl is None else at - ttl
+        values = [  # `is_live`, unrolled: half the time
+            unpack(row[2]) if row is not None and first <= row[0] <= at and row[1] <= at else None for row in rows
+        ]
         expired = set[int]()
         if ttl is not None and None in values:
             expired = {
