@@ -129,7 +129,7 @@ class SqliteRows:
             try:
                 yield connection
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # an interrupt must not leave the transaction open
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise

@@ -69,7 +69,7 @@ def scan_file(source: Any, options: dict[str, str]) -> pl.LazyFrame:
     try:
         rows = pl.scan_delta(path, storage_options=options) if kind == "DeltaFormat" else pl.scan_parquet(path)
         rows.collect_schema()
-    except Exception as error:
+    except Exception as error:  # deltalake's, polars' and the object store's errors have no common parent
         raise FeatureError(
             f"The feature source {source.name!r} cannot be read: {first_line(error)}.",
             looked=f"It should lie at {path} as {kind.removesuffix('Format') or 'Parquet'}.",

@@ -95,7 +95,7 @@ def backfill(
         progress.start(f"Backfill {ws.use_case.name} by {by}", len(spans) * len(sources))
         try:
             filled = _fill(ws, spans, sources, done, accept, progress)
-        except BaseException:
+        except BaseException:  # an interrupt ends the bar too
             progress.done("stopped", failed=True)
             raise
         progress.done(f"{sum(source.rows for source in filled):,} rows")

@@ -47,7 +47,7 @@ def _naming(source: Source, file: File) -> Iterator[None]:
         yield
     except MillraceError as error:
         raise SourceError(error.what, looked=f"{error.looked} {where}".strip(), todo=error.todo) from error
-    except Exception as error:
+    except Exception as error:  # polars, pyarrow, zip and gzip, the store's driver, the user's `prepare`
         raise SourceError(
             f"The source {source.name!r} cannot read a file: {shown(first_line(error))}.",
             looked=where,

@@ -83,7 +83,7 @@ class Shelf:
             paths = [below for path, info in named.items() for below in self._below(path, info["type"])]
         except FileNotFoundError as error:
             raise self._nothing("does not find its files") from error
-        except Exception as error:
+        except Exception as error:  # each store's driver has errors of its own
             raise self._nothing(f"cannot list its files ({shown(first_line(error))})") from error
         pattern = _expression(self.path)
         return [path for path in paths if not _has_date(self.path) or re.fullmatch(pattern, path)]

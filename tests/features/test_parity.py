@@ -178,7 +178,7 @@ def test_a_policy_for_stale_values_is_read_as_in_training(
     late = trained_on.tail(20).with_columns(pl.col("event_time") + 4 * DAY)
     expired = historical_features(built.use_case, built.settings, late)
     for policy in ("serve", "refuse"):
-        lenient = replace(plan, views=tuple(replace(view, stale=policy) for view in plan.views))  # type: ignore[arg-type]
+        lenient = replace(plan, views=tuple(replace(view, stale=policy) for view in plan.views))  # type: ignore[arg-type]  # a text
         assert replayed(built.use_case, built.settings, lenient, expired).holds
 
 
