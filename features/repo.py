@@ -46,8 +46,13 @@ __all__ = ["Materialized", "apply", "feature_objects", "materialize", "open_stor
 def feature_objects(use_case: UseCase, settings: Settings) -> Sequence[Any]:
     """The Feast objects that the use case declares, over the lake's feature tables.
 
-    Raises `UseCaseError` when `feature_repo` fails or returns something else.
+    Raises `UseCaseError` when there is no `feature_repo`, it fails or it returns something else.
     """
+    if use_case.feature_repo is None:
+        raise UseCaseError(
+            f"The use case {use_case.name!r} has no feature store: its inputs come with each row.",
+            looked=f"Its request_features are {', '.join(use_case.request_features)}.",
+        )
     from feast import FileSource
     from feast.data_format import DeltaFormat
 

@@ -7,37 +7,29 @@ This is all that a use case may import. Importing it reads no file but the searc
 from importlib.util import find_spec
 from pathlib import Path
 
+from millrace.budget import Budget, at_least, at_most
+from millrace.candidates import Candidate, Distil, Int8, Integer, ModelInput, Prune, Real, TorchCandidate
 from millrace.errors import MillraceError, SourceError, UseCaseError
 from millrace.source import Files, Plausible, Query, Source
-from millrace.usecase import (
-    Budget,
-    Candidate,
-    FeatureTable,
-    Label,
-    ModelInput,
-    Monitor,
-    Population,
-    Retrain,
-    Schedule,
-    TorchCandidate,
-    Training,
-    UseCase,
-    at_least,
-    at_most,
-)
+from millrace.usecase import FeatureTable, Label, Monitor, Population, Retrain, Schedule, Training, UseCase
 
 __all__ = [
     "Budget",
     "Candidate",
+    "Distil",
     "FeatureTable",
     "Files",
+    "Int8",
+    "Integer",
     "Label",
     "MillraceError",
     "ModelInput",
     "Monitor",
     "Plausible",
     "Population",
+    "Prune",
     "Query",
+    "Real",
     "Retrain",
     "Schedule",
     "Source",

@@ -19,8 +19,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from millrace.candidates import ModelInput
 from millrace.errors import BundleError, FeatureError, RequestError, TrainingError
-from millrace.usecase import ModelInput
 
 Matrix = NDArray[np.float32]
 

@@ -6,11 +6,13 @@ case that is merely loaded imports neither feast nor torch nor scikit-learn. All
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from millrace.budget import Budget
+from millrace.candidates import Candidate, TorchCandidate
 from millrace.errors import UseCaseError
 from millrace.source import Source, check_name, require
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 LABEL = "label"
-"""Column of a training set: the outcome, 0 or 1."""
+"""Column of a training set: the outcome, 0 or 1, or the position among the label's classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +36,24 @@ class Population:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """The outcome to predict: `column` (boolean or 0/1) of `source`, joined to the population by its key.
+    """The outcome to predict: `column` of `source`, joined to the population by its key.
 
-    A row's label exists from its `known_at` on; `arrives_after` is how long after its event time most labels are known
-    (the monitoring's measure of a window's maturity).
+    Boolean or 0/1; or, with `classes`, one of these names (numbers are compared as their text). A row's label exists
+    from its `known_at` on; `arrives_after` is how long after its event time most labels are known (the monitoring's
+    measure of a window's maturity).
     """
 
     source: Source
     column: str
     arrives_after: timedelta
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rule = (
+            "classes are at least three different names; an outcome of two is a boolean or 0/1 column without classes"
+        )
+        wrong = len(self.classes) in (1, 2) or len(set(self.classes)) < len(self.classes)
+        require("Label", self.column, not wrong, rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,108 +86,14 @@ OnDemand = Callable[[dict[str, list[Any]]], dict[str, list[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInput:
-    """One column of the encoded matrix that a model is fitted and served on.
-
-    A numeric input is a float32, missing as NaN. A categorical input is the position of its value in `categories`;
-    a missing or unseen value has the position `len(categories)`.
-    """
-
-    name: str
-    kind: Literal["numeric", "categorical"]
-    categories: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A model to try. `build(inputs, **params)` returns an unfitted object with scikit-learn's `fit(X, y)` and
-    `predict_proba(X)`, X of shape (rows, inputs) float32 as `ModelInput` describes. `search` maps a parameter to the
-    values to try; the first of each is the default."""
-
-    name: str
-    build: Callable[..., Any]
-    search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_name("Candidate", self.name)
-        require(
-            "Candidate", self.name, callable(self.build), "build must be a function (inputs, **params) -> estimator"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TorchCandidate:
-    """A torch network to try, fitted by the training room.
-
-    `module(inputs, **params)` returns a `torch.nn.Module` that maps a float32 tensor (rows, inputs) to logits (rows,).
-    The positive class's loss is binary cross-entropy; the last tenth of the training rows in time stops it early.
-    """
-
-    name: str
-    module: Callable[..., Any]
-    search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    max_epochs: int = 12
-    batch_size: int = 1024
-    learning_rate: float = 2e-3
-
-    def __post_init__(self) -> None:
-        check_name("TorchCandidate", self.name)
-        require("TorchCandidate", self.name, callable(self.module), "module must be a function (inputs, **params)")
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """One number a model must keep: `metric >= bound` or `metric <= bound`."""
-
-    metric: str
-    bound: float
-    sense: Literal[">=", "<="]
-
-    def holds(self, measured: float) -> bool:
-        """Whether `measured` keeps the limit; NaN never does."""
-        return measured >= self.bound if self.sense == ">=" else measured <= self.bound
-
-
-def at_least(**bounds: float) -> tuple[Limit, ...]:
-    """Limits of the form `metric >= bound`, for a `Budget`."""
-    return tuple(Limit(metric, bound, ">=") for metric, bound in bounds.items())
-
-
-def at_most(**bounds: float) -> tuple[Limit, ...]:
-    """Limits of the form `metric <= bound`, for a `Budget`."""
-    return tuple(Limit(metric, bound, "<=") for metric, bound in bounds.items())
-
-
-BUDGET_METRICS = frozenset(
-    {"roc_auc", "log_loss", "brier", "calibration_error", "p50_ms", "p99_ms", "memory_mb", "bundle_mb"}
-)
-"""What a budget may limit: quality on the hold-out, one-row latency, resident memory added by the model, its size."""
-
-
-@dataclass(frozen=True, init=False, slots=True)
-class Budget:
-    """What a model must be worth and may cost: `Budget(at_least(roc_auc=0.62), at_most(p99_ms=10))`."""
-
-    limits: tuple[Limit, ...]
-
-    def __init__(self, *groups: Iterable[Limit]) -> None:
-        limits = tuple(limit for group in groups for limit in group)
-        unknown = sorted({limit.metric for limit in limits} - BUDGET_METRICS)
-        if unknown:
-            raise UseCaseError(
-                f"The budget limits {', '.join(unknown)}, which the platform does not measure.",
-                looked=f"Measured are: {', '.join(sorted(BUDGET_METRICS))}.",
-            )
-        object.__setattr__(self, "limits", limits)
-
-
-@dataclass(frozen=True, slots=True)
 class Training:
     """Which rows a model learns from: the `history` up to `as_of`, its last `holdout` for the gate."""
 
     history: timedelta = timedelta(days=365)
     holdout: timedelta = timedelta(days=7)
     min_rows: int = 1_000
+    slice_margin: float = 0.05
+    """Log loss (nats) by which a slice may be worse than under the champion before the challenger is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +144,8 @@ class UseCase:
     """A team's question, whole: see `examples/flight_delay` for one, and `docs/your-use-case.md` for each part.
 
     `feature_repo(source)` returns the Feast objects (entities, views, one FeatureService) that a Feast repo would
-    define; `source(table)` is the Feast data source of one of `feature_tables`.
+    define; `source(table)` is the Feast data source of one of `feature_tables`. A use case whose inputs all come with
+    the request has none: its `request_features` name the columns of the population's source that the model sees.
     """
 
     name: str
@@ -235,8 +153,9 @@ class UseCase:
     sources: tuple[Source, ...]
     population: Population
     label: Label
-    feature_tables: tuple[FeatureTable, ...]
-    feature_repo: Callable[[Callable[[FeatureTable], Any]], Sequence[Any]]
+    feature_tables: tuple[FeatureTable, ...] = ()
+    feature_repo: Callable[[Callable[[FeatureTable], Any]], Sequence[Any]] | None = None
+    request_features: tuple[str, ...] = ()
     on_demand: tuple[OnDemand, ...] = ()
     candidates: tuple[Candidate | TorchCandidate, ...]
     baseline: Candidate | None = None
@@ -271,6 +190,7 @@ _PARTS: dict[str, tuple[type, ...]] = {
     "population": (Population,),
     "label": (Label,),
     "feature_tables": (tuple,),
+    "request_features": (tuple,),
     "candidates": (tuple,),
     "on_demand": (tuple,),
     "baseline": (Candidate, type(None)),
@@ -286,6 +206,7 @@ _TUPLES: dict[str, tuple[type, ...]] = {
     "feature_tables": (FeatureTable,),
     "candidates": (Candidate, TorchCandidate),
     "slices": (str,),
+    "request_features": (str,),
 }
 
 
@@ -315,6 +236,11 @@ def _check_declared(use_case: UseCase) -> None:
         raise UseCaseError(
             f"Use case {use_case.name!r}: the label's source has the key {use_case.label.source.key}, "
             f"the population's {use_case.population.source.key}; labels are joined by key, so they must be the same."
+        )
+    if (use_case.feature_repo is None) == (not use_case.request_features):
+        raise UseCaseError(
+            f"Use case {use_case.name!r} must say what its models see: either a feature_repo or request_features.",
+            todo="Give feature_repo for features from the store, request_features for columns that come with a row.",
         )
     if not use_case.candidates:
         raise UseCaseError(

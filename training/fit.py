@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from millrace.candidates import Candidate, ModelInput, TorchCandidate, default_params
 from millrace.errors import MillraceError, TrainingError, first_line
-from millrace.usecase import Candidate, ModelInput, TorchCandidate
 
 Matrix = NDArray[np.float32]
 Labels = NDArray[np.int8]
@@ -35,11 +35,6 @@ class Fitted:
     curves: Mapping[str, Sequence[float]]
 
 
-def default_params(candidate: Candidate | TorchCandidate) -> dict[str, Any]:
-    """The first value of each searched parameter."""
-    return {name: values[0] for name, values in candidate.search.items() if len(values)}
-
-
 def fit(
     candidate: Candidate | TorchCandidate,
     inputs: Sequence[ModelInput],
@@ -58,7 +53,7 @@ def fit(
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
-    chosen = default_params(candidate) | dict(params or {})
+    chosen = default_params(candidate.search) | dict(params or {})
     try:
         with threadpool_limits(threads):
             if isinstance(candidate, TorchCandidate):

@@ -14,8 +14,8 @@ from math import isnan
 from typing import Any, Literal
 
 from features.parity import Parity
+from millrace.budget import Budget, Limit
 from millrace.quality import Difference, Quality
-from millrace.usecase import Budget, Limit
 
 _WORDS = {
     "roc_auc": ("ROC AUC", ""),

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from features.plan import ReadPlan
 from features.training_set import TrainingSet
 from millrace.bundle import MAX_REFERENCE_ROWS, Bundle, write_bundle
+from millrace.candidates import Candidate, TorchCandidate
 from millrace.contract import Contract, describe_inputs
 from millrace.keys import signing_key
 from millrace.quality import Quality, SliceQuality, quality, slice_quality
 from millrace.settings import Settings
 from millrace.source import EVENT_TIME
-from millrace.usecase import LABEL, Candidate, TorchCandidate, UseCase
+from millrace.usecase import LABEL, UseCase
 from training.export import Exported, export
 from training.fit import Fitted, Matrix, fit
 from training.split import Split, split_in_time

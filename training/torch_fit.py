@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from millrace.candidates import ModelInput, TorchCandidate
 from millrace.errors import TrainingError
-from millrace.usecase import ModelInput, TorchCandidate
 
 if TYPE_CHECKING:
     import torch

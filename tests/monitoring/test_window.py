@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from millrace.candidates import Candidate
 from millrace.errors import LakeError, NoDataError
 from millrace.quality import quality
 from millrace.source import Source
-from millrace.usecase import Candidate, Label, Population, UseCase
+from millrace.usecase import Label, Population, UseCase
 from monitoring.window import Champion, Window, watch
 
 Frames = Callable[..., pl.DataFrame]

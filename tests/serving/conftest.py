@@ -21,6 +21,7 @@ from features.online import FeatureRows
 from features.plan import FeaturePlan, InputPlan, OnDemandPlan, ReadPlan, ViewPlan
 from features.views import Stale
 from millrace.bundle import Contract, InputSpec, write_bundle
+from millrace.candidates import Candidate
 from millrace.db import Database, ModelRow
 from millrace.errors import FeatureError
 from millrace.keys import signing_key
@@ -28,7 +29,7 @@ from millrace.prediction_log import PredictionLog, log_folder
 from millrace.settings import Settings, read_settings
 from millrace.source import Source
 from millrace.telemetry import Metrics
-from millrace.usecase import Candidate, FeatureTable, Label, Population, UseCase
+from millrace.usecase import FeatureTable, Label, Population, UseCase
 from serving.app import create_app
 from serving.guard import Guard
 from serving.keys import api_key
