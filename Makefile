@@ -20,7 +20,7 @@ demo: $(STAMP) ## the whole loop on real flights: ingest, train, gate, serve, wa
 	@$(RUN)/millrace demo $(ARGS)
 
 test: $(STAMP) ## every test; one of them: make test ARGS='tests/test_docs.py -k settings'
-	@$(RUN)/python -m pytest $(ARGS)
+	@$(RUN)/python -m pytest $(or $(ARGS),--numprocesses logical --maxprocesses 4 --dist loadfile)
 
 check: $(STAMP) ## ruff, mypy strict and the import contracts
 	$(RUN)/ruff check .

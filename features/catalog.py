@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from features.store import repo_folder
+from features.store import check_store, repo_folder
 from features.views import Stale, join_keys, stale_policy, stored_features, time_to_live, view_layout
 from millrace.errors import FeatureError
 from millrace.lake import open_lake
@@ -68,8 +68,10 @@ def write_catalog(use_case: UseCase, settings: Settings, views: Iterable[Any]) -
 def read_catalog(use_case: UseCase, settings: Settings) -> tuple[ViewEntry, ...]:
     """The use case's online views in the order of their names.
 
-    Raises `FeatureError` when its feature repository has not been applied by this version of Millrace.
+    Raises `FeatureError` when its feature repository has not been applied by this version of Millrace, `UseCaseError`
+    when it has none.
     """
+    check_store(use_case)
     path = _path(use_case, settings)
     try:
         return _decode(path.read_bytes())

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from features.catalog import ViewEntry, read_catalog
 from features.online_store import RowStore, Stored, instant, is_live, micros, unpack
-from features.store import open_rows
+from features.store import check_store, open_rows
 from features.views import Stale
 from millrace.settings import Settings
 from millrace.usecase import UseCase
@@ -66,8 +66,10 @@ def freshness(use_case: UseCase, settings: Settings, *, as_of: datetime) -> list
     """Every online view of the use case as of a moment, in the order of their names.
 
     The store keeps the newest row of an entity only: as of an earlier moment it shows what a read then would find.
-    Raises `FeatureError` when the views have not been applied or the store does not answer.
+    Raises `FeatureError` when the views have not been applied or the store does not answer, `UseCaseError` when the use
+    case has no feature store.
     """
+    check_store(use_case)
     rows = open_rows(use_case, settings)
     try:
         return [_freshness(entry, rows, as_of) for entry in read_catalog(use_case, settings)]
@@ -77,6 +79,7 @@ def freshness(use_case: UseCase, settings: Settings, *, as_of: datetime) -> list
 
 def newest_events(use_case: UseCase, settings: Settings) -> dict[ViewEntry, datetime]:
     """The newest event that has been written of each online view; a view without one is left out. Errors as above."""
+    check_store(use_case)
     rows = open_rows(use_case, settings)
     try:
         found = {entry: rows.newest(entry.layout) for entry in read_catalog(use_case, settings)}

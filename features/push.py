@@ -50,7 +50,8 @@ class Pushed:
 def push(use_case: UseCase, settings: Settings, view: str, rows: Sequence[Row] | Path, *, now: datetime) -> Pushed:
     """Take rows of a feature view, given as they are or as a CSV or Parquet file; `known_at` is `now` where not given.
 
-    Raises `RequestError`, before anything is written, for an unknown view (404), for rows that do not fit it (422) or
+    Raises `RequestError`, before anything is written, for an unknown view (404; without a feature store there is none),
+    for rows that do not fit it (422) or
     the rows that were pushed when a feature had another type (409);
     `FeatureError` when the use case's feature repository has not been applied, or when the online store does not
     answer: then the rows are in the lake.
@@ -77,7 +78,8 @@ def push(use_case: UseCase, settings: Settings, view: str, rows: Sequence[Row] |
 
 
 def _entry(use_case: UseCase, settings: Settings, view: str) -> ViewEntry:
-    entries = {entry.name: entry for entry in read_catalog(use_case, settings)}
+    catalog = read_catalog(use_case, settings) if use_case.feature_repo is not None else ()
+    entries = {entry.name: entry for entry in catalog}
     if view not in entries:
         raise RequestError(
             404,

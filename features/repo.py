@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.catalog import has_catalog, write_catalog
 from features.materialize import Materialized, materialize
-from features.store import open_store, repo_folder
+from features.store import check_store, open_store, repo_folder
 from features.tables import table_name
 from features.views import stale_policy
 from millrace.errors import MillraceError, UseCaseError, first_line
@@ -46,13 +46,9 @@ __all__ = ["Materialized", "apply", "feature_objects", "materialize", "open_stor
 def feature_objects(use_case: UseCase, settings: Settings) -> Sequence[Any]:
     """The Feast objects that the use case declares, over the lake's feature tables.
 
-    Raises `UseCaseError` when there is no `feature_repo`, it fails or it returns something else.
+    Raises `UseCaseError` when the use case has no feature store, or its `feature_repo` fails or returns something else.
     """
-    if use_case.feature_repo is None:
-        raise UseCaseError(
-            f"The use case {use_case.name!r} has no feature store: its inputs come with each row.",
-            looked=f"Its request_features are {', '.join(use_case.request_features)}.",
-        )
+    declared = check_store(use_case)
     from feast import FileSource
     from feast.data_format import DeltaFormat
 
@@ -68,7 +64,7 @@ def feature_objects(use_case: UseCase, settings: Settings) -> Sequence[Any]:
         )
 
     try:
-        objects = list(use_case.feature_repo(source))
+        objects = list(declared(source))
     except MillraceError:
         raise
     except Exception as error:

@@ -1,20 +1,38 @@
-"""Where a use case's Feast registry and online rows lie, and Feast's store opened on our plugins.
+"""Where a use case's Feast registry and online rows lie, if it has a feature store, and Feast's store on our plugins.
 
 Opening the rows imports no Feast; opening Feast's store takes the seconds that Feast needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.online_store import RowStore
+from millrace.errors import UseCaseError
 from millrace.settings import Settings
-from millrace.usecase import UseCase
+from millrace.usecase import FeatureTable, UseCase
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+
+FeatureRepo = Callable[[Callable[[FeatureTable], Any]], Sequence[Any]]
+
+
+def check_store(use_case: UseCase) -> FeatureRepo:
+    """The function that declares the use case's Feast objects.
+
+    Raises `UseCaseError` for a use case whose inputs all come with the request: it has no views.
+    """
+    if use_case.feature_repo is None:
+        raise UseCaseError(
+            f"The use case {use_case.name!r} has no feature store: its inputs come with each row.",
+            looked=f"Its request_features are {', '.join(use_case.request_features)}.",
+        )
+    return use_case.feature_repo
 
 
 def repo_folder(use_case: UseCase, settings: Settings) -> Path:

@@ -6,6 +6,7 @@ population's lead), and features see only what had happened and was known by the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -24,7 +25,7 @@ from millrace.errors import FeatureError, NoDataError, first_line
 from millrace.lake import Lake
 from millrace.settings import Settings
 from millrace.source import EVENT_TIME, KNOWN_AT
-from millrace.usecase import LABEL, UseCase
+from millrace.usecase import LABEL, Label, UseCase
 
 LABEL_KNOWN_AT = "label_known_at"
 """Column of a training set: since when the label exists (UTC)."""
@@ -35,8 +36,9 @@ class TrainingSet:
     """Labelled rows with what they were made from.
 
     `frame` is sorted by `event_time` (the moment of prediction) and has the population's columns, one column for each
-    of `features`, `label` (Int8, 0 or 1) and `label_known_at`. `versions` are those of the lake's tables that were
-    read. `unlabelled` rows of the population had no label by `as_of` and are not in the frame.
+    of `features`, `label` (Int8: 0 or 1, or the position of the label's class) and `label_known_at`. `versions` are
+    those of the lake's tables that were read. `unlabelled` rows of the population had no label by `as_of` and are not
+    in the frame.
     """
 
     frame: pl.DataFrame
@@ -66,39 +68,62 @@ def population_rows(
 
 
 def labels(use_case: UseCase, lake: Lake, *, as_of: datetime) -> pl.DataFrame:
-    """The outcomes known at `as_of`: the population's key columns, `label` (Int8, 0 or 1) and `label_known_at` (UTC).
+    """The outcomes known at `as_of`: the population's key columns, `label` (Int8) and `label_known_at` (UTC).
 
-    Rows without an outcome are left out. Raises `NoDataError` when the label's source has not been ingested,
-    `FeatureError` when the label has another value than 0 and 1.
+    `label` is 0 or 1, or the position of the label's class. Rows without an outcome are left out. Raises `NoDataError`
+    when the label's source has not been ingested, `FeatureError` when the label has another value.
     """
     label = use_case.label
-    rows = _known(use_case, lake, label.source.name, as_of)
-    found = rows.select(
-        *label.source.key, pl.col(label.column).cast(pl.Int8).alias(LABEL), pl.col(KNOWN_AT).alias(LABEL_KNOWN_AT)
-    )
-    frame = found.drop_nulls(LABEL).collect()
-    if not frame[LABEL].is_in([0, 1]).all():
+    rows = _known(use_case, lake, label.source.name, as_of).drop_nulls(label.column)
+    found = rows.select(*label.source.key, _outcome(label).alias(LABEL), pl.col(KNOWN_AT).alias(LABEL_KNOWN_AT))
+    frame = found.collect()
+    if not frame[LABEL].is_between(0, max(len(label.classes), 2) - 1).fill_null(value=False).all():
+        wanted = f"its classes, {', '.join(label.classes[:12])}" if label.classes else "0 and 1"
         raise FeatureError(
-            f"The label {label.column!r} of {use_case.name!r} has other values than 0 and 1.",
+            f"The label {label.column!r} of {use_case.name!r} has other values than {wanted}.",
             looked=f"It lies in the table raw/{label.source.name}.",
-            todo="Make it boolean, or 0 and 1, in the source's read function.",
+            todo="Name every class in Label(classes=…), or mend the source's read function."
+            if label.classes
+            else "Make it boolean, or 0 and 1, in the source's read function.",
         )
     return frame
+
+
+def _outcome(label: Label) -> pl.Expr:
+    """The label as Int8; null for a class that is not among the label's."""
+    if not label.classes:
+        return pl.col(label.column).cast(pl.Int8)
+    codes = {name: code for code, name in enumerate(label.classes)}
+    return pl.col(label.column).cast(pl.String).replace_strict(codes, default=None, return_dtype=pl.Int8)
 
 
 def historical_features(use_case: UseCase, settings: Settings, rows: pl.DataFrame) -> pl.DataFrame:
     """`rows` in their order with one column per feature of the FeatureService, as of each row's `event_time` (UTC).
 
     `rows` have the join keys and the request's inputs. Absent and expired values are null. A column of `rows` that has
-    a feature's name is replaced. Raises `FeatureError` when a column or a feature table is missing.
+    a feature's name is replaced. Without a feature store the features are columns of `rows` already. Raises
+    `FeatureError` when a column or a feature table is missing.
     """
     return _joined(use_case, settings, rows)[0]
 
 
-def _joined(use_case: UseCase, settings: Settings, rows: pl.DataFrame) -> tuple[pl.DataFrame, ReadPlan]:
+def _joined(use_case: UseCase, settings: Settings, rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The rows with their features, and the features' names."""
+    if use_case.feature_repo is None:
+        _check_columns(use_case, rows, use_case.request_features)
+        return rows, use_case.request_features
     store = open_store(use_case, settings)
     plan = read_plan(use_case, store)
     needed = [*plan.row_types, EVENT_TIME]
+    _check_columns(use_case, rows, needed)
+    entities = rows.select(needed).to_pandas(use_pyarrow_extension_array=True)
+    job = store.get_historical_features(entities, store.get_feature_service(plan.service))
+    joined = _on_demand(plan, use_case, job.to_polars().select(pl.exclude(EVENT_TIME)))
+    features = joined.select(plan.features).get_columns()
+    return rows.drop(plan.features, strict=False).with_columns(features), plan.features
+
+
+def _check_columns(use_case: UseCase, rows: pl.DataFrame, needed: Sequence[str]) -> None:
     missing = [name for name in needed if name not in rows.columns]
     if missing:
         raise FeatureError(
@@ -106,10 +131,6 @@ def _joined(use_case: UseCase, settings: Settings, rows: pl.DataFrame) -> tuple[
             looked=f"They have {', '.join(rows.columns)}.",
             todo=f"Let the population's source {use_case.population.source.name!r} return it.",
         )
-    entities = rows.select(needed).to_pandas(use_pyarrow_extension_array=True)
-    job = store.get_historical_features(entities, store.get_feature_service(plan.service))
-    joined = _on_demand(plan, use_case, job.to_polars().select(pl.exclude(EVENT_TIME)))
-    return rows.drop(plan.features, strict=False).with_columns(joined.select(plan.features).get_columns()), plan
 
 
 def training_set(
@@ -121,8 +142,8 @@ def training_set(
     """
     versions = {name: lake.version(name) for name in _tables(use_case, settings) if lake.exists(name)}
     labelled, unlabelled = training_rows(use_case, lake, since=since, until=until, as_of=as_of)
-    frame, plan = _joined(use_case, settings, labelled)
-    return TrainingSet(frame, plan.features, versions, unlabelled)
+    frame, features = _joined(use_case, settings, labelled)
+    return TrainingSet(frame, features, versions, unlabelled)
 
 
 def training_rows(
@@ -151,7 +172,8 @@ def _tables(use_case: UseCase, settings: Settings) -> list[str]:
     """Every table of the lake that a training set may read."""
     raw = [f"raw/{source.name}" for source in use_case.sources]
     built = [table_name(table) for table in use_case.feature_tables]
-    return raw + built + [pushed_table(view.name) for view in read_catalog(use_case, settings)]
+    views = read_catalog(use_case, settings) if use_case.feature_repo else []
+    return raw + built + [pushed_table(view.name) for view in views]
 
 
 def _known(use_case: UseCase, lake: Lake, source: str, as_of: datetime) -> pl.LazyFrame:

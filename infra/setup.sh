@@ -45,7 +45,8 @@ certificates=$(pip_option cert)
 [ -z "$index" ] || options+=(--default-index "$index")
 [ -z "$certificates" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$certificates}"
 uv() { "$venv/bin/uv" --quiet --no-progress "$@"; }
-install() { uv pip install ${options[@]+"${options[@]}"} -r requirements.lock; }
+# Compiled once here (half a minute): where bytecode cannot or must not be written, every process would compile anew.
+install() { uv pip install --compile-bytecode ${options[@]+"${options[@]}"} -r requirements.lock; }
 export VIRTUAL_ENV="$PWD/$venv"
 # A machine that brings its own packages or index brings its own torch; any other gets the build for its accelerator
 # from PyTorch's index, which spares one without a GPU gigabytes of CUDA. UV_TORCH_BACKEND (cpu, cu130, …) overrules.

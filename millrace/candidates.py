@@ -109,6 +109,9 @@ class Int8:
 
     rows: int = 500
 
+    def __post_init__(self) -> None:
+        require("Int8", str(self.rows), self.rows >= 1, "rows must be at least 1: without any it cannot be calibrated")
+
     @property
     def suffix(self) -> str:
         """What the variant's name has behind its candidate's."""

@@ -93,9 +93,11 @@ def show_replay(summary: Mapping[str, Any], path: Path, json: bool) -> None:
             f"{online['max_abs_feature_diff']:.1e}, scores {online['max_abs_score_diff']:.1e}."
         )
     promoted = sum(window["decision"] == "promoted" for window in summary["windows"])
+    gain, beats = summary["mean_log_loss_gain"], ""
+    if gain is not None:  # there is none where no label is known, nor of classes, which compare by accuracy
+        beats = f"Live beats the first model left alone by {gain:.4f} log loss a week on average, with "
     _out.print(
-        f"Live beats the first model left alone by {summary['mean_log_loss_gain']:.4f} log loss a week on average, "
-        f"with {promoted} new champions in {len(summary['windows'])} weeks, in {summary['seconds']['total']:.0f} s."
+        f"{beats}{promoted} new champions in {len(summary['windows'])} weeks, in {summary['seconds']['total']:.0f} s."
     )
     near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     _out.print(f"The same as JSON: {near}", soft_wrap=True)
@@ -188,11 +190,13 @@ def _budget_table(champion: Mapping[str, Any]) -> Table:
 def _weeks_table(windows: Sequence[Mapping[str, Any]]) -> Table:
     title = "Week by week: the live loop beside the first champion left alone"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("week from", "rows", "ROC AUC", "alone", "log loss", "alone", "drift"):
+    classes = any("accuracy_live" in window for window in windows)
+    first, metric = ("accuracy", "accuracy") if classes else ("ROC AUC", "roc_auc")
+    for column in ("week from", "rows", first, "alone", "log loss", "alone", "drift"):
         table.add_column(column, justify="left" if column == "week from" else "right", no_wrap=True)
     table.add_column("decision", no_wrap=True)
     for window in windows:
-        figures = [window[name] for name in ("roc_auc_live", "roc_auc_static", "log_loss_live", "log_loss_static")]
+        figures = [window[f"{name}_{side}"] for name in (metric, "log_loss") for side in ("live", "static")]
         table.add_row(
             str(window["from"])[:10],
             str(window["rows"]),

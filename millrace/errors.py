@@ -9,6 +9,7 @@
     ├── FeatureError             a feature view, table or store cannot answer
     ├── TrainingError            a candidate cannot be fitted, exported or measured
     ├── BundleError              a model bundle is damaged, unsigned or not ours
+    ├── MlflowError              MLflow does not answer, or not as it should
     ├── NoChampionError          no model serves this use case yet
     ├── GateError                a model that failed its budget was to be promoted
     ├── BusyError                another process holds what this one needs
@@ -62,6 +63,10 @@ class TrainingError(MillraceError):
 
 class BundleError(MillraceError):
     exit_code = 7
+
+
+class MlflowError(MillraceError):
+    exit_code = 1
 
 
 class NoChampionError(MillraceError):

@@ -1,7 +1,7 @@
 """The platform's Ed25519 keys: one signs bundles where models are made, the other verifies them where they are served.
 
 They lie in the home folder's `keys/`: `signing.pem` (readable by its owner only) and `signing.pub`, which is all that a
-serving machine needs. Both are made at first use.
+serving machine needs. Both are made when something is signed for the first time; what only verifies makes no key.
 """
 
 from __future__ import annotations
@@ -37,13 +37,19 @@ def signing_key(settings: Settings) -> Ed25519PrivateKey:
 
 
 def public_key(settings: Settings) -> Ed25519PublicKey:
-    """The public key; `BundleError` when its file is damaged or another kind of key."""
+    """The public key; `BundleError` when there is none, or its file is damaged or another kind of key."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    path = settings.folder("keys") / "signing.pub"
-    if not path.exists():
+    path = settings.home.absolute() / "keys" / "signing.pub"
+    if not path.exists() and path.with_suffix(".pem").exists():
         signing_key(settings)
+    if not path.exists():
+        raise BundleError(
+            "There is no key here to verify a model's bundle with.",
+            looked=f"Looked for {path}.",
+            todo="Set MILLRACE_HOME to the home folder whose models these are, or copy its keys/signing.pub there.",
+        )
     key = _parsed(path, load_pem_public_key)
     if not isinstance(key, Ed25519PublicKey):
         raise BundleError(f"The public key {path} is not an Ed25519 key.")

@@ -3,7 +3,7 @@
 Online rows go to append-only segment files, one write a micro-batch, before the answer leaves; a process that dies
 leaves whole records and at most one torn tail, which nobody was told about. `ship` moves every segment whose writer is
 gone into the lake exactly once (the segment's name is the lake's batch). Batch scores go to the same table directly.
-This module knows nothing of models or requests: a feature is a name and whether it is a number or text.
+This module knows nothing of models or requests: a feature is a name and whether it is a number, numbers or text.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from zlib import crc32
 import msgspec
 import polars as pl
 
+from millrace.inputs import is_numeric_array
 from millrace.settings import Settings
 from millrace.source import EVENT_TIME, KNOWN_AT
 
@@ -43,11 +44,15 @@ COLUMNS: Mapping[str, pl.DataType] = {
     "flags": pl.String(),
     "score": pl.Float64(),
 }
-"""What every row of the table has; behind it one column a feature, numbers as Float64 and all else as String, so that
-the table keeps one schema across model versions."""
+"""What every row of the table has; behind it one column a feature, numbers as Float64, arrays as lists of Float32 (what
+the model saw of them) and all else as String, so that the table keeps one schema across model versions."""
+PREDICTED = "predicted"
+"""The column of the predicted class, as text, in the rows of models that have classes; `score` is its probability.
+A table in which no such model has predicted lacks the column."""
 
-Kind = Literal["number", "text"]
+Kind = Literal["number", "numbers", "text"]
 """How a feature is stored."""
+_TYPES: Mapping[Kind, Any] = {"number": pl.Float64, "numbers": pl.List(pl.Float32), "text": pl.String}
 
 _HEADER = struct.Struct("<II")  # length and CRC-32 of the record behind it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,6 +77,7 @@ class Prediction(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class _Record(msgspec.Struct, array_like=True):
     features: dict[str, Kind]
     rows: list[Prediction]
+    predicted: list[str] = []  # msgspec gives each record a list of its own
 
 
 class Appendable(Protocol):
@@ -116,12 +122,12 @@ class PredictionLog:
         self._size = 0
         self._turn = threading.RLock()
 
-    def append(self, features: Mapping[str, Kind], rows: Sequence[Prediction]) -> None:
-        """Write the rows as one record; on return they survive the death of this process.
+    def append(self, features: Mapping[str, Kind], rows: Sequence[Prediction], predicted: Sequence[str] = ()) -> None:
+        """Write the rows as one record, with the class that each predicted; on return they survive this process.
 
         Raises `OSError` when they cannot be written (a full disk); then none of them is in the log.
         """
-        payload = _ENCODER.encode((features, rows))
+        payload = _ENCODER.encode((features, rows, predicted) if predicted else (features, rows))
         record = _HEADER.pack(len(payload), crc32(payload)) + payload
         with self._turn:
             file = self._file if self._file is not None else self._open(rows[0].served_at)
@@ -184,7 +190,8 @@ def log_batch(lake: Appendable, frame: pl.DataFrame, *, batch: str, features: Se
     """Log batch scores; returns how many rows were new (0 when this batch was logged before).
 
     `frame` has `version`, `served_at`, `event_time` and `score`, optionally `row_key` and `flags`; `features` are the
-    other columns to keep (None: all of them). Prediction ids are the batch's name and the row's number.
+    other columns to keep, `predicted` among them (None: all of them). Prediction ids are the batch's name and the row's
+    number.
     """
     given = frame.with_columns(
         pl.concat_str([pl.lit(f"{batch}:"), pl.int_range(pl.len()).cast(pl.String)]).alias("prediction_id"),
@@ -201,6 +208,8 @@ def log_batch(lake: Appendable, frame: pl.DataFrame, *, batch: str, features: Se
 def _stored(name: str, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.Null:  # of a type the lake may know from other batches
         return pl.col(name)
+    if is_numeric_array(dtype):
+        return pl.col(name).cast(_TYPES["numbers"])
     return pl.col(name).cast(pl.Float64 if dtype.is_numeric() or dtype == pl.Boolean else pl.String)
 
 
@@ -259,14 +268,16 @@ def _read(file: BufferedReader) -> tuple[list[_Record], int]:
 
 def _frame(records: Sequence[_Record]) -> pl.DataFrame:
     """The records as rows of the table; a feature that one model version lacks is null in its rows."""
-    groups: dict[tuple[tuple[str, Kind], ...], list[Prediction]] = {}
+    groups: dict[tuple[Any, ...], _Record] = {}
     for record in records:
-        groups.setdefault(tuple(record.features.items()), []).extend(record.rows)
-    frames = [_group(dict(features), rows) for features, rows in groups.items()]
+        known = groups.setdefault((*record.features.items(), bool(record.predicted)), _Record(record.features, []))
+        known.rows += record.rows
+        known.predicted += record.predicted
+    frames = [_group(group.features, group.rows, group.predicted) for group in groups.values()]
     return pl.concat(frames, how="diagonal") if frames else pl.DataFrame(schema=dict(COLUMNS))
 
 
-def _group(features: Mapping[str, Kind], rows: Sequence[Prediction]) -> pl.DataFrame:
+def _group(features: Mapping[str, Kind], rows: Sequence[Prediction], predicted: Sequence[str]) -> pl.DataFrame:
     fixed: dict[str, list[Any]] = {
         "prediction_id": [row.prediction_id for row in rows],
         "version": [row.version for row in rows],
@@ -279,8 +290,10 @@ def _group(features: Mapping[str, Kind], rows: Sequence[Prediction]) -> pl.DataF
         "score": [row.score for row in rows],
     }
     columns = [pl.Series(name, values).cast(COLUMNS[name]) for name, values in fixed.items()]
+    if predicted:
+        columns.append(pl.Series(PREDICTED, predicted, dtype=pl.String))
     for index, (name, kind) in enumerate(features.items()):
-        as_kind: Any = float if kind == "number" else _text
+        as_kind: Any = {"number": float, "numbers": list, "text": _text}[kind]
         values: list[Any] = [None if row.features[index] is None else as_kind(row.features[index]) for row in rows]
-        columns.append(pl.Series(name, values, dtype=pl.Float64 if kind == "number" else pl.String))
+        columns.append(pl.Series(name, values, dtype=_TYPES[kind]))
     return pl.DataFrame(columns)

@@ -1,31 +1,41 @@
 """How good predicted probabilities are: the one implementation that gates, monitoring and experiments share.
 
-Everything takes outcomes `y` (n,) of 0 and 1 and probabilities `p` (n,) of outcome 1, rows in the same order. This
-module needs numpy only and knows nothing of models, frames or stores.
+Everything takes outcomes `y` (n,) of 0 and 1 and probabilities `p` (n,) of outcome 1, rows in the same order; or, where
+it says so, positions of K classes in `y` and a probability of each in `p` (n, K). This module needs numpy only and
+knows nothing of models, frames or stores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import exp, isnan, log, nan, sqrt
+from math import isnan, nan, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from millrace.budget import QUALITY_METRICS
+from millrace.class_quality import Codes, brier_rows, checked_classes, of_outcome, top_label
+from millrace.intervals import Z95, area_with_interval, midranks, share_interval
 
 Floats = NDArray[np.float64]
 
 CLIP = 1e-7
 """Probabilities are clipped to [CLIP, 1 - CLIP] before the log: scores are float32, whose resolution near 1 this is."""
 CALIBRATION_BINS = 10
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """The quality of one set of predictions. With one class only, `roc_auc` and its interval are NaN; with no rows
-    everything is. Intervals are at 95 %: DeLong for the area, the normal approximation of the mean for the loss."""
+    """The quality of one set of predictions. With one outcome only, `roc_auc` and its interval are NaN; with no rows
+    everything is. Intervals are at 95 %: DeLong for the area, the normal approximation of the mean for the loss,
+    Wilson's for the accuracy, which takes a probability of 0.5 for outcome 1.
+
+    With K classes `positives` are the rows whose most probable class happened, `accuracy` their share and
+    `calibration_error` that of its probability; `roc_auc` is the mean over classes of one against the rest, without an
+    interval; `brier` is summed over the classes.
+    """
 
     rows: int
     positives: int
@@ -35,11 +45,12 @@ class Quality:
     log_loss_interval: tuple[float, float]
     brier: float
     calibration_error: float
+    accuracy: float = nan
+    accuracy_interval: tuple[float, float] = (nan, nan)
 
     def metrics(self) -> dict[str, float]:
-        """The four figures that a budget may limit, by their budget names."""
-        names = ("roc_auc", "log_loss", "brier", "calibration_error")
-        return {name: getattr(self, name) for name in names}
+        """The figures that a budget may limit, by their budget names."""
+        return {name: getattr(self, name) for name in QUALITY_METRICS}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; NaN becomes None, since JSON has no NaN."""
@@ -72,19 +83,29 @@ class Difference:
 
 
 def quality(y: ArrayLike, p: ArrayLike) -> Quality:
-    """Every figure of `Quality` at once."""
+    """Every figure of `Quality` at once; of K classes when `p` is (n, K)."""
     outcomes, scores = _checked(y, p)
     losses = _row_log_losses(outcomes, scores)
-    area, low, high = _roc_auc_with_interval(outcomes, scores)
+    if scores.ndim == 2:
+        codes = outcomes.astype(np.int64)
+        right, top = top_label(codes, scores)
+        area, low, high = _mean_area(codes, scores), nan, nan
+        briers, error, positives = brier_rows(codes, scores), calibration_error(right, top), int(right.sum())
+    else:
+        right = ((scores >= 0.5) == (outcomes == 1)).astype(np.float64)
+        area, low, high = area_with_interval(outcomes, scores)
+        briers, error, positives = (scores - outcomes) ** 2, calibration_error(outcomes, scores), int(outcomes.sum())
     return Quality(
         rows=len(outcomes),
-        positives=int(outcomes.sum()),
+        positives=positives,
         roc_auc=area,
         roc_auc_interval=(low, high),
         log_loss=_mean(losses),
         log_loss_interval=_mean_interval(losses),
-        brier=_mean((scores - outcomes) ** 2),
-        calibration_error=calibration_error(outcomes, scores),
+        brier=_mean(briers),
+        calibration_error=error,
+        accuracy=_mean(right),
+        accuracy_interval=share_interval(int(right.sum()), len(right)),
     )
 
 
@@ -93,12 +114,12 @@ def roc_auc(y: ArrayLike, p: ArrayLike) -> float:
 
     NaN when a class is absent.
     """
-    outcomes, scores = _checked(y, p)
+    outcomes, scores = _checked_vectors(y, p)
     positives = int(outcomes.sum())
     negatives = len(outcomes) - positives
     if not positives or not negatives:
         return nan
-    rank_sum = float(_midranks(scores)[outcomes == 1].sum())
+    rank_sum = float(midranks(scores)[outcomes == 1].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
@@ -108,22 +129,22 @@ def roc_auc_interval(y: ArrayLike, p: ArrayLike) -> tuple[float, float]:
     The variance is DeLong's (DeLong, DeLong & Clarke-Pearson, Biometrics 1988) in the O(n log n) form of Sun & Xu (IEEE
     Signal Processing Letters 2014); the interval is built on the logit scale (Pepe 2003), so it stays within 0 and 1.
     """
-    return _roc_auc_with_interval(*_checked(y, p))[1:]
+    return area_with_interval(*_checked_vectors(y, p))[1:]
 
 
 def log_loss(y: ArrayLike, p: ArrayLike) -> float:
-    """Mean negative log likelihood in nats, probabilities clipped by `CLIP`; NaN with no rows."""
+    """Mean negative log likelihood in nats, probabilities clipped by `CLIP`; NaN with no rows. Takes K classes."""
     return _mean(row_log_losses(y, p))
 
 
 def row_log_losses(y: ArrayLike, p: ArrayLike) -> Floats:
-    """The log loss of each row (n,), in nats, probabilities clipped by `CLIP`."""
+    """The log loss of each row (n,), in nats, probabilities clipped by `CLIP`. Takes K classes."""
     return _row_log_losses(*_checked(y, p))
 
 
 def brier(y: ArrayLike, p: ArrayLike) -> float:
     """Mean squared difference of probability and outcome; NaN with no rows."""
-    outcomes, scores = _checked(y, p)
+    outcomes, scores = _checked_vectors(y, p)
     return _mean((scores - outcomes) ** 2)
 
 
@@ -134,7 +155,7 @@ def calibration_error(y: ArrayLike, p: ArrayLike, bins: int = CALIBRATION_BINS) 
     outcome fall into one. Equal scores share a bin. NaN with no rows. Chance alone gives a calibrated model about
     0.8 sqrt(bins q (1 - q) / n), where q is the share of positives.
     """
-    outcomes, scores = _checked(y, p)
+    outcomes, scores = _checked_vectors(y, p)
     if not len(outcomes):
         return nan
     edges = np.quantile(scores, np.arange(1, bins) / bins)
@@ -146,7 +167,10 @@ def calibration_error(y: ArrayLike, p: ArrayLike, bins: int = CALIBRATION_BINS) 
 def slice_quality(
     y: ArrayLike, p: ArrayLike, columns: Mapping[str, Sequence[Any] | NDArray[Any]], *, min_rows: int = 100
 ) -> tuple[SliceQuality, ...]:
-    """The quality of each value of each column that has at least `min_rows` rows, columns as given, values sorted."""
+    """The quality of each value of each column that has at least `min_rows` rows, columns as given, values sorted.
+
+    Takes K classes.
+    """
     outcomes, scores = _checked(y, p)
     found = []
     for column, values in columns.items():
@@ -190,6 +214,16 @@ def _resampled_means(sums: Floats, counts: NDArray[np.intp], resamples: int, ran
 
 def _checked(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
     outcomes, scores = np.asarray(y, dtype=np.float64), np.asarray(p, dtype=np.float64)
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("p must hold probabilities between 0 and 1, none missing")
+    if scores.ndim == 2:
+        checked_classes(outcomes, scores)
+        return outcomes, scores
+    return _checked_vectors(outcomes, scores)
+
+
+def _checked_vectors(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
+    outcomes, scores = np.asarray(y, dtype=np.float64), np.asarray(p, dtype=np.float64)
     if outcomes.ndim != 1 or outcomes.shape != scores.shape:
         raise ValueError(f"y and p must be vectors of one length, not of shapes {outcomes.shape} and {scores.shape}")
     if not ((outcomes == 0) | (outcomes == 1)).all():
@@ -199,42 +233,19 @@ def _checked(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats]:
     return outcomes, scores
 
 
-def _midranks(values: Floats) -> Floats:
-    """Ranks from 1, equal values sharing the mean of theirs."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    ends = np.r_[starts[1:], len(values)]
-    ranks = np.empty(len(values))
-    ranks[order] = np.repeat((starts + 1 + ends) / 2, ends - starts)
-    return ranks
-
-
-def _roc_auc_with_interval(outcomes: Floats, scores: Floats) -> tuple[float, float, float]:
-    positive = outcomes == 1
-    m, n = int(positive.sum()), int((~positive).sum())
-    if not m or not n:
-        return nan, nan, nan
-    ranks = _midranks(scores)
-    of_positives = (ranks[positive] - _midranks(scores[positive])) / n  # share of negatives below each positive
-    of_negatives = 1 - (ranks[~positive] - _midranks(scores[~positive])) / m  # share of positives above each negative
-    area = float(of_positives.mean())
-    if m < 2 or n < 2:
-        return area, nan, nan
-    error = sqrt(float(of_positives.var(ddof=1)) / m + float(of_negatives.var(ddof=1)) / n)
-    if area in (0.0, 1.0) or error == 0:
-        return area, area, area
-    centre, half = log(area / (1 - area)), _Z95 * error / (area * (1 - area))
-    return area, _expit(centre - half), _expit(centre + half)
-
-
-def _expit(x: float) -> float:
-    return 1 / (1 + exp(-x)) if x >= 0 else 1 - 1 / (1 + exp(x))
+def _mean_area(codes: Codes, scores: Floats) -> float:
+    """The mean over the classes that both happened and did not of the area of one against the rest; NaN of none."""
+    areas = [roc_auc(codes == one, scores[:, one]) for one in range(scores.shape[1])]
+    known = [area for area in areas if not isnan(area)]
+    return sum(known) / len(known) if known else nan
 
 
 def _row_log_losses(outcomes: Floats, scores: Floats) -> Floats:
-    clipped = np.clip(scores, CLIP, 1 - CLIP)
-    losses: Floats = -np.log(np.where(outcomes == 1, clipped, 1 - clipped))
+    if scores.ndim == 2:
+        right = of_outcome(outcomes.astype(np.int64), scores)
+    else:
+        right = np.where(outcomes == 1, scores, 1 - scores)
+    losses: Floats = -np.log(np.clip(right, CLIP, 1 - CLIP))
     return losses
 
 
@@ -245,7 +256,7 @@ def _mean(values: Floats) -> float:
 def _mean_interval(values: Floats) -> tuple[float, float]:
     if len(values) < 2:
         return nan, nan
-    half = _Z95 * float(values.std(ddof=1)) / sqrt(len(values))
+    half = Z95 * float(values.std(ddof=1)) / sqrt(len(values))
     return _mean(values) - half, _mean(values) + half
 
 

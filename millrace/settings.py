@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     deadline_ms: int = Field(
         1_000, ge=1, description="Milliseconds that a prediction request may wait for the model; beyond them: 503."
     )
+    measure_seconds: float = Field(
+        10.0, gt=0, le=600, description="Seconds that measuring one model's latency may take, before its gate."
+    )
     threads: int = Field(1, ge=1, le=256, description="Threads that one model uses for one batch.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="Least severe level that is logged."

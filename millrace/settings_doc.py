@@ -18,7 +18,14 @@ Every setting is an environment variable, read once when a process starts. A val
 with a message that names the variable. This page is generated (`make docs`); a test keeps it equal to the code.
 
 """
-_KINDS: dict[object, str] = {bool: "`true` or `false`", int: "number", str: "text", Path: "folder", SecretStr: "secret"}
+_KINDS: dict[object, str] = {
+    bool: "`true` or `false`",
+    int: "number",
+    float: "number",
+    str: "text",
+    Path: "folder",
+    SecretStr: "secret",
+}
 _JSON: dict[object, str] = {dict: "JSON object", list: "JSON list", tuple: "JSON list"}
 _BOUNDS = (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below"))
 

@@ -51,6 +51,8 @@ class Evidence:
     new_labels: int
     retrained_at: tuple[datetime, ...] = ()
     """When earlier retrains were decided, whatever became of them."""
+    top_label: bool = False
+    """Whether there are K classes: `quality` is then of the event that the predicted one happened, `holdout` is not."""
 
     @property
     def last_training(self) -> datetime:
@@ -233,6 +235,9 @@ def _holdout(evidence: Evidence) -> list[str]:
     if evidence.quality is None or evidence.holdout is None:
         return []
     now, then = evidence.quality, evidence.holdout
+    if evidence.top_label:
+        share = f"The predicted class is right in {now.accuracy:.1%} of the rows"
+        return [f"{share}; on the champion's hold-out it was in {then.accuracy:.1%}."]
     sentence = f"ROC AUC {now.roc_auc:.3f}; on the champion's hold-out it was {then.roc_auc:.3f}"
     return [f"{sentence} and the log loss {then.log_loss:.3f}."]
 

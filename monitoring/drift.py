@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from millrace.prediction_log import COLUMNS as LOG_COLUMNS
+from millrace.prediction_log import PREDICTED
 from millrace.usecase import LABEL, Monitor
 from monitoring.two_samples import TESTS, Kind, compare
 
@@ -91,7 +92,7 @@ def drift(reference: pl.DataFrame, current: pl.DataFrame, monitor: Monitor, *, s
 
 
 def compared_columns(reference: pl.DataFrame) -> list[str]:
-    """The columns of a reference that a window is compared on: its features and the score."""
+    """The columns of a reference that a window is compared on: its features, the score and the predicted class."""
     return [name for name in reference.columns if name not in _NOT_COMPARED]
 
 
@@ -191,7 +192,7 @@ def _note(names: Sequence[str], reference: pl.DataFrame, current: pl.DataFrame, 
         parts.append(f"only {current.height:,} rows: {min_rows:,} are needed to speak of drift")
     if names and not set(names) & set(current.columns):
         parts.append("no column of the reference is in the window")
-    extra = sorted(set(current.columns) - set(reference.columns) - _NOT_COMPARED)
+    extra = sorted(set(current.columns) - set(reference.columns) - _NOT_COMPARED - {PREDICTED})
     if extra:
         parts.append(f"not in the reference and so not compared: {', '.join(extra)}")
     return "; ".join(parts)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from millrace.errors import LakeError
 from millrace.quality import (
@@ -44,9 +45,9 @@ class LabelledPredictions:
     unmatched: int
     """Labels that belong to none of the predictions."""
     corrected: int
-    """Labels that a later one replaced by the opposite."""
+    """Labels that a later one replaced by another."""
     contradictory: int
-    """Rows with opposite labels known at one instant; 1 was taken."""
+    """Rows with different labels known at one instant; the larger was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,10 @@ def join_labels(
 ) -> LabelledPredictions:
     """Give each prediction its label as known at `as_of` (an aware instant).
 
-    `labels` has the key columns, `label` (boolean or 0/1) and `label_known_at`; rows known after `as_of` or with a null
-    label are ignored. Of several labels of one key the one known last wins; of two known at the same instant, 1. A row
-    predicted twice has its label on both. A prediction with an empty `row_key` has none. Raises `LakeError` when a
-    frame lacks a column.
+    `labels` has the key columns, `label` (boolean, 0/1 or a class's position) and `label_known_at`; rows known after
+    `as_of` or with a null label are ignored. Of several labels of one key the one known last wins; of two known at the
+    same instant, the larger. A row predicted twice has its label on both. A prediction with an empty `row_key` has
+    none. Raises `LakeError` when a frame lacks a column.
     """
     _require("predictions", predictions, key)
     _require("labels", labels, [*key, LABEL, LABEL_KNOWN_AT])
@@ -147,25 +148,30 @@ def log_loss_gain(
     Rows of one hour of `event_time` are resampled together: they share their circumstances. A row scored twice counts
     with its last score. Without common rows every figure is NaN.
     """
-    left, right = (_scored(side, key) for side in (live, static))
+    left, right = (scored(side, key) for side in (live, static))
     both = left.join(
         right.select(*key, pl.col("score").alias("other")), on=list(key), how="inner", maintain_order="left"
     )
     y = both[LABEL].to_numpy()
     gains = row_log_losses(y, both["other"].to_numpy()) - row_log_losses(y, both["score"].to_numpy())
-    hours = both[EVENT_TIME].dt.truncate("1h").dt.epoch("s").to_numpy() if EVENT_TIME in both.columns else None
-    return paired_difference(gains, hours, seed=seed)
+    return paired_difference(gains, hours(both), seed=seed)
+
+
+def hours(frame: pl.DataFrame) -> NDArray[np.int64] | None:
+    """The hour of each row's `event_time` (rows,), what is resampled together; None when the frame has no times."""
+    return frame[EVENT_TIME].dt.truncate("1h").dt.epoch("s").to_numpy() if EVENT_TIME in frame.columns else None
+
+
+def scored(joined: LabelledPredictions, key: Sequence[str]) -> pl.DataFrame:
+    """The rows with a label and a probability; of one scored twice, the last."""
+    usable = joined.frame.filter(pl.col(LABEL).is_not_null() & pl.col("score").is_between(0, 1).fill_null(value=False))
+    return usable.unique(list(key), keep="last", maintain_order=True).with_columns(pl.col("score").cast(pl.Float64))
 
 
 def _mean_entropy(p: Floats) -> float:
     """Mean of -p log p - (1-p) log(1-p), clipped as the log loss is."""
     q = np.clip(p, CLIP, 1 - CLIP)
     return float(-(q * np.log(q) + (1 - q) * np.log(1 - q)).mean())
-
-
-def _scored(joined: LabelledPredictions, key: Sequence[str]) -> pl.DataFrame:
-    usable = joined.frame.filter(pl.col(LABEL).is_not_null() & pl.col("score").is_between(0, 1).fill_null(value=False))
-    return usable.unique(list(key), keep="last", maintain_order=True).with_columns(pl.col("score").cast(pl.Float64))
 
 
 def _newest(known: pl.DataFrame, key: Sequence[str]) -> tuple[pl.DataFrame, int, int]:

@@ -16,6 +16,7 @@ import polars as pl
 
 from millrace.errors import NoDataError
 from millrace.usecase import Monitor
+from monitoring.arrays import without_arrays
 from monitoring.drift import SCORE, ColumnDrift, Drift, sample
 from monitoring.two_samples import quiet, register_tests
 
@@ -56,7 +57,7 @@ def write_report(
             "There is nothing to report on: no column of the window could be compared with the reference.",
             looked=found.note or "; ".join(f"{column.name}: {column.note}" for column in found.columns[:3]),
         )
-    frames = [sample(frame, monitor.sample, seed) for frame in (reference, current)]
+    frames = [without_arrays(sample(frame, monitor.sample, seed)) for frame in (reference, current)]
     page, figures = _render(frames, chosen, monitor)
     while len(page) > MAX_BYTES and len(chosen) > 1:
         chosen = chosen[: len(chosen) // 2]

@@ -15,11 +15,12 @@ from typing import Any
 import polars as pl
 
 from millrace.errors import NoDataError
-from millrace.prediction_log import row_keys
+from millrace.prediction_log import PREDICTED, row_keys
 from millrace.quality import Difference, Quality
 from millrace.source import EVENT_TIME
 from millrace.usecase import UseCase
 from monitoring import data_quality
+from monitoring.arrays import without_arrays
 from monitoring.data_quality import DataQuality
 from monitoring.decide import Decision, Evidence, decide
 from monitoring.drift import SCORE, Drift, drift
@@ -32,6 +33,7 @@ from monitoring.performance import (
     log_loss_gain,
     performance,
 )
+from monitoring.top_label import accuracy_gain, as_event, of_top_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,9 @@ class Champion:
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """What one pass saw and decided. `static` and `gain` (log loss that the live scores save on the same rows; positive
-    is better) are there when the scores of a model left alone were given."""
+    """What one pass saw and decided. `static` and `gain` (log loss that the live scores save on the same rows, or, of K
+    classes, the share of rows that they have right beyond the others; positive is better) are there when the scores of
+    a model left alone were given."""
 
     window: Window
     version: int
@@ -113,6 +116,7 @@ def watch(
     `predictions`: rows of the prediction log; those with an `event_time` outside the window are left out.
     `labels`: every label of the use case known so far, with `label`, `label_known_at` and either `row_key` or the
     population's key columns. `static`: the same rows scored by a model left alone (`row_key`, `event_time`, `score`).
+    When the label has classes, both have `predicted`, and every figure is of its being right (`monitoring.top_label`).
     `retrained_at`: when earlier retrains were decided, whatever became of them.
 
     Raises `LakeError` when a frame lacks a column that the join needs. An empty window, missing labels and a reference
@@ -123,10 +127,13 @@ def watch(
     alone = None if static is None else _last_of_each_row(_inside(static, window))[0]
     live = _labelled(use_case, within, keyed, window)
     shadow = None if alone is None else _labelled(use_case, alone, keyed, window)
-    found = drift(reference, within, use_case.monitor, seed=seed)
-    trust = data_quality.check(reference, within)
-    of_live = performance(live, slices=use_case.slices)
+    seen, before = without_arrays(within), without_arrays(reference)
+    found = drift(before, seen, use_case.monitor, seed=seed)
+    trust = data_quality.check(before, seen)
+    of_live = _performance(use_case, live)
     evidence = _evidence(window, champion, keyed, of_live, found, trust, retrained_at)
+    evidence = replace(evidence, top_label=bool(use_case.label.classes))
+    compare = accuracy_gain if use_case.label.classes else log_loss_gain
     return WindowResult(
         window=window,
         version=champion.version,
@@ -135,8 +142,8 @@ def watch(
         data_quality=trust,
         drift=found,
         live=of_live,
-        static=performance(shadow, slices=use_case.slices) if shadow else None,
-        gain=log_loss_gain(live, shadow, seed=seed) if shadow else None,
+        static=_performance(use_case, shadow) if shadow else None,
+        gain=compare(live, shadow, seed=seed) if shadow else None,
         evidence=evidence,
         decision=decide(use_case.retrain, evidence),
     )
@@ -200,15 +207,22 @@ def _last_of_each_row(predictions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 def _labelled(
     use_case: UseCase, predictions: pl.DataFrame, labels: pl.DataFrame, window: Window
 ) -> LabelledPredictions:
-    """The columns that performance needs, with their labels.
+    """The columns that performance needs, with their labels; of K classes, whether the predicted one happened.
 
     A label is known no earlier than the instant predicted at, so those known before the window are not needed, and
     those known since without a prediction are worth counting.
     """
-    wanted = {ROW_KEY, EVENT_TIME, SCORE, *use_case.slices}
+    classes = use_case.label.classes
+    wanted = {ROW_KEY, EVENT_TIME, SCORE, *use_case.slices, *([PREDICTED] if classes else [])}
     narrow = predictions.select(name for name in predictions.columns if name in wanted)
     since = labels.filter(pl.col(LABEL_KNOWN_AT) >= window.start)
-    return join_labels(narrow, since, as_of=window.as_of)
+    joined = join_labels(narrow, since, as_of=window.as_of)
+    return as_event(joined, classes) if classes else joined
+
+
+def _performance(use_case: UseCase, joined: LabelledPredictions) -> Performance:
+    found = performance(joined, slices=use_case.slices)
+    return of_top_label(found) if use_case.label.classes else found
 
 
 def _with_row_key(labels: pl.DataFrame, use_case: UseCase) -> pl.DataFrame:

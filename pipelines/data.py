@@ -74,7 +74,12 @@ def ingest(ws: Workspace, *, as_of: datetime, since: datetime | None = None, acc
 
 
 def materialize(ws: Workspace, *, as_of: datetime) -> Fresh:
-    """Register the Feast objects if they changed and bring the newest values known by `as_of` into the online store."""
+    """Register the Feast objects if they changed and bring the newest values known by `as_of` into the online store.
+
+    Without a feature store there is nothing to do, and no run is recorded.
+    """
+    if ws.use_case.feature_repo is None:
+        return Fresh(as_of, ())
     with ws.run("materialize", as_of) as detail:
         apply(ws.use_case, ws.settings)
         views = tuple(materialize_views(ws.use_case, ws.settings, as_of=as_of))

@@ -6,7 +6,7 @@ Prefect. A flow run costs about a second, a task milliseconds (docs/decisions/00
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -19,6 +19,7 @@ from prefect.settings import get_current_settings
 
 from pipelines import data, models, scoring, watching
 from pipelines.workspace import open_workspace
+from training.options import TrainOptions
 
 Outcome = dict[str, Any]
 P = ParamSpec("P")
@@ -66,10 +67,21 @@ def materialize_flow(use_case: str, as_of: datetime, home: Path | None = None) -
 
 
 @flow(name="train", validate_parameters=False)
-def train_flow(use_case: str, as_of: datetime, seed: int = 0, home: Path | None = None) -> Outcome:
-    """Train, measure, gate, promote or refuse."""
+def train_flow(
+    use_case: str,
+    as_of: datetime | str,
+    options: Mapping[str, Any] | None = None,
+    home: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Train, measure, gate, promote or refuse.
+
+    A worker gets plain JSON: the moment as text, and `TrainOptions` as `to_dict` writes them.
+    """
+    moment = datetime.fromisoformat(as_of) if isinstance(as_of, str) else as_of
+    given = TrainOptions.from_dict(options) if options else TrainOptions()
     with open_workspace(use_case, home) as ws:
-        return train_and_gate(ws, as_of=as_of, seed=seed).as_dict()
+        return train_and_gate(ws, as_of=moment, options=given, progress=progress).as_dict()
 
 
 @flow(name="score", validate_parameters=False)

@@ -17,13 +17,19 @@ from features.plan import ReadPlan, read_plan
 from features.repo import apply, open_store
 from features.training_set import historical_features, training_set
 from millrace import registry
+from millrace.bundle import Bundle
 from millrace.db import ModelRow
 from millrace.settings import Settings
 from pipelines.workspace import Workspace
 from serving.measure import measure
+from training.evidence import Cost, Measure
 from training.job import Trained, train
+from training.options import TrainOptions
 from training.promote import Judged, Outcome, settle
+from training.warm_start import Parent, open_parent
 
+_TOLD = ("p99_ms", "p99_ms_100", "memory_mb", "bundle_mb")
+"""What a line of the summary has of a cost; the rest is in the verdict."""
 _ASKED_AGAIN = 300
 """Rows of the hold-out that a gate asks for online: 0.6 s for the flights' 30 features of 8 views."""
 
@@ -35,7 +41,7 @@ class TrainingDone:
     as_of: datetime
     rows: int
     unlabelled: int
-    parity: Parity
+    parity: Parity | None
     outcome: Outcome
 
     def as_dict(self) -> dict[str, Any]:
@@ -47,25 +53,47 @@ class TrainingDone:
             "version": self.outcome.version.version,
             "promoted": self.outcome.promoted,
             "reason": self.outcome.reason,
-            "parity": {name: value for name, value in self.parity.as_dict().items() if name != "first"},
+            "parity": self.parity and {k: value for k, value in self.parity.as_dict().items() if k != "first"},
             "candidates": [_line(judged) for judged in self.outcome.judged],
         }
 
 
 def train_and_gate(
-    ws: Workspace, *, as_of: datetime, why: str = "", seed: int = 0, progress: Callable[[str], None] | None = None
+    ws: Workspace,
+    *,
+    as_of: datetime,
+    why: str = "",
+    options: TrainOptions = TrainOptions(),  # noqa: B008  # frozen, and so shared safely
+    progress: Callable[[str], None] | None = None,
 ) -> TrainingDone:
     """Train every candidate on what was known at `as_of`, measure each on the path that will serve it, let the best
     one that passes its gate serve, and record the verdict either way."""
     with ws.run("train", as_of) as detail:
         policy = ws.use_case.training
-        apply(ws.use_case, ws.settings)
-        plan = read_plan(ws.use_case, open_store(ws.use_case, ws.settings))
+        plan = _read_plan(ws)
         rows = training_set(ws.use_case, ws.settings, ws.lake, since=as_of - policy.history, until=as_of, as_of=as_of)
-        trained = train(ws.use_case, ws.settings, rows, plan, as_of=as_of, seed=seed, progress=progress)
-        costs = _measure_all(ws.settings, trained)
-        same = _ask_again(ws, plan, trained, seed)
-        outcome = settle(ws.use_case, ws.settings, ws.db, trained, costs, parity=same, as_of=as_of, why=why, seed=seed)
+        trained = train(
+            ws.use_case,
+            ws.settings,
+            rows,
+            plan,
+            as_of=as_of,
+            options=options,
+            parent=_parent(ws, options),
+            progress=progress,
+        )
+        same = _ask_again(ws, plan, trained, options.seed) if plan else None
+        outcome = settle(
+            ws.use_case,
+            ws.settings,
+            ws.db,
+            trained,
+            _measuring(ws.settings, trained, progress),
+            parity=same,
+            as_of=as_of,
+            why=why,
+            options=options,
+        )
         detail.update(version=outcome.version.version, promoted=outcome.promoted, rows=rows.frame.height)
     return TrainingDone(as_of, rows.frame.height, rows.unlabelled, same, outcome)
 
@@ -93,14 +121,33 @@ def rollback(ws: Workspace, *, as_of: datetime) -> dict[str, Any]:
     return _champion(row, "rolled back")
 
 
-def _measure_all(settings: Settings, trained: Trained) -> dict[str, dict[str, float]]:
-    """The cost of each candidate's staged bundle, in a process of its own."""
+def _read_plan(ws: Workspace) -> ReadPlan | None:
+    """How the features are read online; None when they come with the request."""
+    if ws.use_case.feature_repo is None:
+        return None
+    apply(ws.use_case, ws.settings)
+    return read_plan(ws.use_case, open_store(ws.use_case, ws.settings))
+
+
+def _parent(ws: Workspace, options: TrainOptions) -> Parent | None:
+    """The registered version whose weights a training begins with."""
+    if options.parent is None:
+        return None
+    return open_parent(ws.settings, ws.use_case, registry.registered(ws.db, ws.use_case.name, options.parent))
+
+
+def _measuring(settings: Settings, trained: Trained, progress: Callable[[str], None] | None) -> Measure:
+    """What a bundle costs, in a process of its own, asked with rows of the hold-out."""
     sample = trained.sample()
-    costs = {}
-    for model in trained.models:
-        cost = measure(model.bundle.folder, settings, rows=sample)
-        costs[model.candidate] = {name: getattr(cost, name) for name in ("p50_ms", "p99_ms", "memory_mb", "bundle_mb")}
-    return costs
+
+    def measured(bundle: Bundle) -> Cost:
+        cost = measure(bundle.folder, settings, rows=sample, limit_s=settings.measure_seconds)
+        if progress is not None:
+            told = f"p99 {cost.p99_ms:.3g} ms, {cost.memory_mb:.1f} MB, {cost.calls:,} calls"
+            progress(f"{bundle.contract.candidate}: {told}")
+        return Cost(cost.figures(), cost.notes())
+
+    return measured
 
 
 def _ask_again(ws: Workspace, plan: ReadPlan, trained: Trained, seed: int) -> Parity:
@@ -116,15 +163,18 @@ def _ask_again(ws: Workspace, plan: ReadPlan, trained: Trained, seed: int) -> Pa
 
 
 def _line(judged: Judged) -> dict[str, Any]:
-    model = judged.model
+    """A model in the summary; what was measured besides, and why in words, is in its verdict."""
+    model, cost, verdict = judged.model, judged.cost.figures, judged.verdict
+    missed = [limit.metric for limit in verdict.limits if not (limit.passed or limit.waived)]
+    missed += [check.name for check in verdict.checks if not check.passed]
     return {
         "candidate": model.candidate + (" (baseline)" if model.baseline else ""),
         "engine": model.engine,
-        **{name: round(value, 4) for name, value in model.quality.metrics().items()},
-        **{name: round(value, 3) for name, value in judged.cost.items()},
+        **{name: round(value, 4) for name, value in model.quality.metrics().items() if name != "brier"},
+        **{name: round(cost[name], 3) for name in _TOLD if name in cost},
         "seconds": round(model.seconds, 1),
-        "passed": judged.verdict.passed,
-        "against": " ".join(judged.verdict.against),
+        "passed": verdict.passed,
+        "missed": ", ".join(missed),
     }
 
 

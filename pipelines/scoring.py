@@ -1,7 +1,8 @@
 """The scoring stage: every row of a stretch of time, scored by the champion that served at its own instant, and logged.
 
 Features are joined as of each row's own prediction instant, so a replay of the past gives what the online endpoint
-would have answered then.
+would have answered then. Of a model of K classes `score` is the probability of the most probable class and `predicted`
+that class; the output file also has the probability of each, a column `score_<class>`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import polars as pl
 
 from features.training_set import historical_features, population_rows
 from millrace.bundle import Bundle, open_bundle
+from millrace.contract import Contract
 from millrace.engine import open_engine
 from millrace.errors import MillraceError, NoChampionError, NoDataError
 from millrace.keys import public_key
-from millrace.prediction_log import log_batch, row_keys
+from millrace.prediction_log import PREDICTED, log_batch, row_keys
 from millrace.registry import champion
 from millrace.source import EVENT_TIME, KNOWN_AT
 from pipelines.workspace import Workspace
-from serving.batch.score import score_frame
+from serving.batch.score import Scores, score_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,25 @@ def with_features(ws: Workspace, *, start: datetime, end: datetime, as_of: datet
 
 
 def score_with(ws: Workspace, frame: pl.DataFrame, version: int) -> pl.DataFrame:
-    """`frame` with the columns `version` and `score` of one registered version; it needs that model's features."""
+    """`frame` with the columns `version` and `score` of one registered version; it needs that model's features.
+
+    A model of classes adds `predicted` and `score_<class>` for each of them.
+    """
     bundle = bundle_of(ws, version)
-    scores = score_frame(bundle.contract, open_engine(bundle, threads=ws.settings.threads), frame)
-    return frame.with_columns(pl.lit(version, dtype=pl.Int64).alias("version"), pl.Series("score", scores))
+    scores = score_frame(bundle.contract, open_engine(bundle, threads=ws.settings.threads, settings=ws.settings), frame)
+    return frame.with_columns(pl.lit(version, dtype=pl.Int64).alias("version"), *_columns(bundle.contract, scores))
+
+
+def _columns(contract: Contract, scores: Scores) -> list[pl.Series]:
+    """What a frame gains by its scores, (rows,) or (rows, classes)."""
+    if not contract.classes:
+        return [pl.Series("score", scores)]
+    names = pl.Series(contract.classes, dtype=pl.String)
+    return [
+        pl.Series("score", scores.max(axis=1)),
+        names.gather(scores.argmax(axis=1)).alias(PREDICTED),
+        *(pl.Series(f"score_{name}", scores[:, place]) for place, name in enumerate(contract.classes)),
+    ]
 
 
 def bundle_of(ws: Workspace, version: int) -> Bundle:
@@ -122,8 +139,8 @@ def _scored_by_their_champions(ws: Workspace, frame: pl.DataFrame) -> pl.DataFra
         for version, part in zip([v for _, v in served], _split(frame, [since for since, _ in served]), strict=True)
         if part.height
     ]
-    columns = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
-    return pl.concat([part.select(columns) for part in parts]).sort("row_order").drop("row_order")
+    # versions whose classes differ: what one of them lacks is null in its rows
+    return pl.concat(parts, how="diagonal").sort("row_order").drop("row_order")
 
 
 def _split(frame: pl.DataFrame, since: Sequence[datetime]) -> list[pl.DataFrame]:
@@ -137,16 +154,19 @@ def _split(frame: pl.DataFrame, since: Sequence[datetime]) -> list[pl.DataFrame]
 
 
 def _logged_features(ws: Workspace, versions: Sequence[int]) -> list[str]:
-    """What the prediction log keeps of a row: the models' inputs and the columns that quality is sliced by."""
-    names = [name for version in versions for name in bundle_of(ws, version).contract.names]
-    return list(dict.fromkeys([*names, *ws.use_case.slices]))
+    """What the prediction log keeps of a row: the models' inputs, the columns that quality is sliced by, and the
+    predicted class when there are classes."""
+    contracts = [bundle_of(ws, version).contract for version in versions]
+    names = [name for contract in contracts for name in contract.names]
+    classes = [PREDICTED] if any(contract.classes for contract in contracts) else []
+    return list(dict.fromkeys([*names, *ws.use_case.slices, *classes]))
 
 
 def _log_shadow(ws: Workspace, frame: pl.DataFrame, *, as_of: datetime, batch: str) -> None:
     instant = pl.lit(as_of).cast(pl.Datetime("us", "UTC"))
-    ws.lake.append(
-        SHADOW, frame.select("row_key", EVENT_TIME, instant.alias(KNOWN_AT), "version", "score"), batch=batch
-    )
+    classes = [PREDICTED] if ws.use_case.label.classes and PREDICTED in frame.columns else []
+    kept = frame.select("row_key", EVENT_TIME, instant.alias(KNOWN_AT), "version", "score", *classes)
+    ws.lake.append(SHADOW, kept, batch=batch)
 
 
 def _write_aside(frame: pl.DataFrame, output: Path) -> None:

@@ -197,9 +197,15 @@ def _row(ws: Workspace, seen: Watched) -> WindowRow:
 
 
 def _metrics(result: WindowResult) -> dict[str, Any]:
-    """The figures that are compared week by week; None where there are no labels, or no static model."""
+    """The figures that are compared week by week; None where there are no labels, or no static model.
+
+    Of K classes area and loss are of each model's own event, so the static one's are None: they compare by accuracy.
+    """
     found: dict[str, Any] = {}
+    classes = result.evidence.top_label
     for name, performance in (("live", result.live), ("static", result.static)):
         quality = performance.quality.to_dict() if performance and performance.quality else {}
-        found |= {f"{metric}_{name}": quality.get(metric) for metric in ("roc_auc", "log_loss")}
+        event = {} if classes and name == "static" else quality
+        found |= {f"{metric}_{name}": event.get(metric) for metric in ("roc_auc", "log_loss")}
+        found |= {f"accuracy_{name}": quality.get("accuracy")} if classes else {}
     return found

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from millrace.db import Database, ModelRow
 from millrace.errors import RequestError
+from millrace.inputs import InputSpec
 from millrace.telemetry import CONTENT_TYPE, Metrics
 from serving.guard import ServerState
 from serving.online.champion import Holder
@@ -96,10 +97,13 @@ def _described(holder: Holder) -> dict[str, Any]:
         "candidate": contract.candidate,
         "engine": contract.engine,
         "trained_as_of": contract.trained_as_of.isoformat(),
-        "columns": dict(model.columns),
+        "columns": {name: str(kind) for name, kind in model.columns.items()},
         "needs": [{"column": need.column, "or_all_of": sorted(need.dependents)} for need in model.needs],
-        "inputs": [
-            {"name": spec.name, "kind": spec.kind, "categories": spec.categories, "low": spec.low, "high": spec.high}
-            for spec in contract.inputs
-        ],
-    }
+        "inputs": [_input(spec) for spec in contract.inputs],
+    } | ({"classes": contract.classes} if contract.classes else {})
+
+
+def _input(spec: InputSpec) -> dict[str, Any]:
+    """An input as the model saw it in training; the `size` of an array."""
+    told = {"name": spec.name, "kind": spec.kind, "categories": spec.categories, "low": spec.low, "high": spec.high}
+    return told | ({"size": spec.size} if spec.size > 1 else {})

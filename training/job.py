@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -20,38 +21,25 @@ from numpy.typing import NDArray
 
 from features.plan import ReadPlan
 from features.training_set import TrainingSet
-from millrace.bundle import MAX_REFERENCE_ROWS, Bundle, write_bundle
 from millrace.candidates import Candidate, TorchCandidate
-from millrace.contract import Contract, describe_inputs
-from millrace.keys import signing_key
-from millrace.quality import Quality, SliceQuality, quality, slice_quality
 from millrace.settings import Settings
-from millrace.source import EVENT_TIME
 from millrace.usecase import LABEL, UseCase
-from training.export import Exported, export
-from training.fit import Fitted, Matrix, fit
-from training.split import Split, split_in_time
-from training.tracking import Run, Tracking, requirements
+from training.export import export
+from training.facts import Facts
+from training.fit import Fitted, fit
+from training.made import Made
+from training.options import TrainOptions
+from training.record import Origin, TrainedModel, record, spread
+from training.search import Found, search
+from training.split import split_in_time
+from training.tracking import Tracking
+from training.variants import make_variants
+from training.warm_start import WEIGHTS, Parent, digest, weights_of
 
+__all__ = ["Trained", "TrainedModel", "discard", "train"]
 
-@dataclass(frozen=True, slots=True)
-class TrainedModel:
-    """A candidate as it would serve: its staged bundle, and its scores and quality on the hold-out by that very bundle.
-
-    `scores` (rows,) are in the hold-out's order; `difference` is the worst |served − fitted| of the parity rows;
-    `seconds` is what fitting, exporting and tracking took.
-    """
-
-    candidate: str
-    baseline: bool
-    bundle: Bundle
-    run_id: str
-    engine: str
-    quality: Quality
-    slices: tuple[SliceQuality, ...]
-    scores: NDArray[np.float64]
-    difference: float
-    seconds: float
+Tell = Callable[[str], None]
+_CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -70,38 +58,44 @@ class Trained:
     def sample(self, rows: int = 1_000) -> list[list[Any]]:
         """Up to `rows` hold-out rows, evenly spread, as plain values in the contract's order: what measuring sends."""
         names = self.models[0].bundle.contract.names
-        return [list(row) for row in _spread(self.holdout, rows).select(names).iter_rows()]
+        return [list(row) for row in spread(self.holdout, rows).select(names).iter_rows()]
 
 
 def train(
     use_case: UseCase,
     settings: Settings,
     training_set: TrainingSet,
-    plan: ReadPlan,
+    plan: ReadPlan | None,
     *,
     as_of: datetime,
-    seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    options: TrainOptions = TrainOptions(),  # noqa: B008  # frozen, and so shared safely
+    parent: Parent | None = None,
+    tracking: Tracking | None = None,
+    progress: Tell | None = None,
 ) -> Trained:
-    """Train the baseline and every candidate on what was known at `as_of` (UTC), one MLflow run each.
+    """Train the baseline and every candidate on what was known at `as_of` (UTC), one MLflow run a model.
 
-    `progress` hears a line after each candidate. Raises `TrainingError` when the rows do not suffice (see
-    `split_in_time`), or when a candidate cannot be fitted or served.
+    `plan` is None without a feature store. The network that `parent` is of begins with its weights. `tracking` is
+    MLflow by default. `progress` hears a line after each trial of a search and each model. Raises `TrainingError` when
+    the rows do not suffice (see `split_in_time`), or when a candidate cannot be fitted or served.
     """
-    split = split_in_time(training_set.frame, use_case.training, as_of=as_of)
-    job = _Job(use_case, settings, training_set, plan, split, as_of, seed)
-    tracking = Tracking(settings, use_case.name)
-    models: list[TrainedModel] = []
+    classes = len(use_case.label.classes)
+    split = split_in_time(training_set.frame, use_case.training, as_of=as_of, classes=classes)
+    facts = Facts(use_case, settings, training_set, plan, split, as_of, options, parent)
+    models, tell = list[TrainedModel](), progress or _nobody
     try:
-        for candidate in use_case.all_candidates:
-            models.append(job.train(candidate, tracking))
-            if progress is not None:
-                found = models[-1]
-                progress(f"{found.candidate}: log loss {found.quality.log_loss:.4f} in {found.seconds:.1f} s")
+        with tracking or Tracking(settings, use_case.name) as tracked:
+            job = _Job(facts, tracked, tell)
+            for candidate in use_case.all_candidates:
+                for model in job.train(candidate, models):
+                    models.append(model)
+                    tell(f"{model.candidate}: log loss {model.quality.log_loss:.4f} in {model.seconds:.1f} s")
     except BaseException:
         discard(models)
         raise
-    return Trained(tuple(models), split.holdout, as_of)
+    shutil.rmtree(facts.folder(_CHECKPOINTS))
+    known = [replace(model, run_id=tracked.id_of(model.run_id)) for model in models]  # MLflow may have been away
+    return Trained(tuple(known), split.holdout, as_of)
 
 
 def discard(models: Sequence[TrainedModel]) -> None:
@@ -110,126 +104,91 @@ def discard(models: Sequence[TrainedModel]) -> None:
         shutil.rmtree(model.bundle.folder, ignore_errors=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Job:
-    """What all candidates of one training share."""
+    """One training at work."""
 
-    use_case: UseCase
-    settings: Settings
-    training_set: TrainingSet
-    plan: ReadPlan
-    split: Split
-    as_of: datetime
-    seed: int
+    facts: Facts
+    tracking: Tracking
+    tell: Tell
 
-    @cached_property
-    def contract(self) -> Contract:
-        """The contract that all candidates have in common; name, engine and lineage are filled in for each."""
-        return Contract(
-            use_case=self.use_case.name,
-            question=self.use_case.question,
-            candidate="",
-            engine="onnx",
-            inputs=describe_inputs(self.split.fit, self.training_set.features),
-            trained_as_of=self.as_of,
-            read_plan=self.plan.to_dict(),
+    def train(self, candidate: Candidate | TorchCandidate, before: Sequence[TrainedModel]) -> Iterator[TrainedModel]:
+        """One candidate and its variants, from rows to staged bundles; `before` are the models made already."""
+        facts = self.facts
+        baseline = next((model.quality for model in before if model.baseline), None)
+        with self.tracking.run(candidate.name) as run:
+            fitted, made, found = self._make(candidate)
+            weights, parent = weights_of(fitted.model), self._parent_of(candidate)
+            begun_with = parent.version if parent else None
+            origin = Origin(candidate.name, fitted.params, run.id, digest(weights), begun_with)
+            if weights:
+                run.log_bytes(weights, WEIGHTS)
+            if found.trials:
+                run.log_json(found.to_dict(), "search.json")
+            yield record(facts, made, run, origin, baseline=baseline)
+        if isinstance(candidate, TorchCandidate):
+            for variant in make_variants(candidate, fitted, made.exported, facts.rows, name=candidate.name):
+                with self.tracking.run(variant.name) as run:
+                    yield record(facts, variant, run, origin, baseline=baseline)
+
+    def _make(self, candidate: Candidate | TorchCandidate) -> tuple[Fitted, Made, Found]:
+        """The candidate with the best parameters there are, fitted, exported and proven."""
+        rows, began, parent = self.facts.rows, time.perf_counter(), self._parent_of(candidate)
+        found = self._search(candidate)
+        fitted = fit(
+            candidate,
+            rows.model_inputs,
+            rows.X,
+            rows.y,
+            classes=rows.classes,
+            seed=rows.seed,
+            hardware=rows.hardware,
+            params=found.params,
+            checkpoints=self.facts.folder(_CHECKPOINTS) / candidate.name,
+            resume=self.facts.options.resume,
+            parent=parent.weights if parent else None,
+        )
+        threads = rows.hardware.threads
+        exported = export(candidate.name, fitted.model, rows.inputs, rows.X, classes=rows.classes, threads=threads)
+        notes = {"device": fitted.reason} if fitted.reason else {}
+        if found.trials:
+            notes["search"] = f"{len(found.trials)} trials: {found.stopped}"
+        seconds = time.perf_counter() - began
+        return fitted, Made(candidate.name, exported, fitted.params, fitted.curves, seconds, notes=notes), found
+
+    def _search(self, candidate: Candidate | TorchCandidate) -> Found:
+        """What to fit the candidate with; one that begins with a parent's weights has that one's parameters."""
+        facts, rows, parent = self.facts, self.facts.rows, self._parent_of(candidate)
+        if parent is not None:
+            return Found(parent.params, nan, (), f"it begins with version {parent.version}")
+
+        def heard(done: int, total: int, best: float | None) -> None:
+            if done:
+                told = "" if best is None else f", best log loss {best:.4f}"
+                self.tell(f"{candidate.name}: trial {done} of {total}{told}")
+
+        return search(
+            candidate,
+            rows.model_inputs,
+            rows.X,
+            rows.y,
+            times=rows.times,
+            known=rows.known,
+            trials=0 if candidate is facts.use_case.baseline else facts.options.trials,
+            storage=f"sqlite:///{facts.folder('search') / 'trials.db'}",
+            name=candidate.name,
+            classes=rows.classes,
+            timeout=facts.options.timeout,
+            seed=rows.seed,
+            hardware=rows.hardware,
+            progress=heard,
         )
 
-    @cached_property
-    def matrices(self) -> tuple[Matrix, Matrix]:
-        """The encoded rows to fit on and of the hold-out."""
-        return self.contract.encode_frame(self.split.fit), self.contract.encode_frame(self.split.holdout)
-
-    def train(self, candidate: Candidate | TorchCandidate, tracking: Tracking) -> TrainedModel:
-        """One candidate, from rows to staged bundle."""
-        began, threads = time.perf_counter(), self.settings.threads
-        X, holdout = self.matrices
-        y = self.split.fit.get_column(LABEL).to_numpy()
-        with tracking.run(candidate.name) as run:
-            fitted = fit(candidate, self.contract.model_inputs, X, y, seed=self.seed, threads=threads)
-            exported = export(candidate.name, fitted.model, self.contract.inputs, X, threads=threads)
-            scores = exported.engine.predict(holdout)
-            bundle = self._write(candidate.name, fitted, exported, scores, run)
-            labels = self.split.holdout.get_column(LABEL).to_numpy()
-            model = TrainedModel(
-                candidate=candidate.name,
-                baseline=candidate is self.use_case.baseline,
-                bundle=bundle,
-                run_id=run.id,
-                engine=exported.kind,
-                quality=quality(labels, scores),
-                slices=slice_quality(labels, scores, self._slices()),
-                scores=scores,
-                difference=exported.difference,
-                seconds=time.perf_counter() - began,
-            )
-            self._log(model, fitted, run)
-        return model
-
-    def _slices(self) -> dict[str, list[Any]]:
-        rows = self.split.holdout
-        return {name: rows.get_column(name).to_list() for name in self.use_case.slices if name in rows.columns}
-
-    def _write(self, name: str, fitted: Fitted, exported: Exported, scores: NDArray[np.float64], run: Run) -> Bundle:
-        contract = Contract(
-            **{field: getattr(self.contract, field) for field in ("use_case", "question", "inputs", "read_plan")},
-            candidate=name,
-            engine=exported.kind,
-            trained_as_of=self.as_of,
-            lineage=self._lineage(fitted, exported, run),
-        )
-        scored = self.split.holdout.with_columns(pl.Series("score", scores))
-        return write_bundle(
-            self.settings.folder("staging") / self.use_case.name / run.id,
-            contract=contract,
-            model=exported.model,
-            reference=_spread(scored, MAX_REFERENCE_ROWS),
-            key=signing_key(self.settings),
-        )
-
-    def _lineage(self, fitted: Fitted, exported: Exported, run: Run) -> dict[str, Any]:
-        return {
-            "run_id": run.id,
-            "seed": self.seed,
-            "params": {name: value if _is_plain(value) else str(value) for name, value in fitted.params.items()},
-            "lake_versions": dict(self.training_set.versions),
-            "fit": _stretch(self.split.fit),
-            "holdout": _stretch(self.split.holdout),
-            "unlabelled": self.training_set.unlabelled,
-            "parity": exported.difference,
-            "not_onnx_because": exported.reason,
-            "made_with": requirements(),
-        }
-
-    def _log(self, model: TrainedModel, fitted: Fitted, run: Run) -> None:
-        """Figures, parameters and tags in one batch; slices and the bundle as artifacts."""
-        metrics = model.quality.metrics() | {"seconds": model.seconds, "parity_difference": model.difference}
-        metrics |= {"roc_auc_low": model.quality.roc_auc_interval[0], "roc_auc_high": model.quality.roc_auc_interval[1]}
-        tags = {
-            "millrace.as_of": self.as_of.isoformat(),
-            "millrace.baseline": model.baseline,
-            "millrace.engine": model.engine,
-            "millrace.digest": model.bundle.digest,
-            "millrace.made_with": " ".join(requirements()),
-        }
-        tags |= {f"lake.{table}": version for table, version in self.training_set.versions.items()}
-        rows = {"fit_rows": self.split.fit.height, "holdout_rows": self.split.holdout.height, "seed": self.seed}
-        run.log(params=dict(fitted.params) | rows, metrics=metrics, tags=tags, curves=fitted.curves)
-        slices = [{"column": one.column, "value": one.value} | one.quality.to_dict() for one in model.slices]
-        run.log_json({"slices": slices}, "slices.json")
-        run.log_folder(model.bundle.folder, "bundle")
+    def _parent_of(self, candidate: Candidate | TorchCandidate) -> Parent | None:
+        """What this candidate begins with."""
+        parent = self.facts.parent
+        return parent if parent is not None and parent.candidate == candidate.name else None
 
 
-def _stretch(rows: pl.DataFrame) -> dict[str, Any]:
-    """Number and first and last moment of some rows, as they are told in the lineage."""
-    times = rows.get_column(EVENT_TIME)
-    return {"rows": rows.height, "from": times[0].isoformat(), "until": times[-1].isoformat()}
-
-
-def _spread(frame: pl.DataFrame, rows: int) -> pl.DataFrame:
-    """At most `rows` rows of the frame, evenly spread over it."""
-    return frame[np.linspace(0, frame.height - 1, min(frame.height, rows)).astype(int)]
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str))
+def _nobody(_: str) -> None:
+    """Nobody listens."""

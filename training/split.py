@@ -27,11 +27,12 @@ class Split:
     cut: datetime
 
 
-def split_in_time(rows: pl.DataFrame, training: Training, *, as_of: datetime) -> Split:
-    """Split labelled rows (`event_time`, `label_known_at`, `label` 0 or 1) as `training` says, at `as_of`.
+def split_in_time(rows: pl.DataFrame, training: Training, *, as_of: datetime, classes: int = 0) -> Split:
+    """Split labelled rows (`event_time`, `label_known_at`, `label`: 0 or 1, or a class) as `training` says, at `as_of`.
 
     Rows without a label, or older than `training.history`, are left out. Raises `TrainingError` when there is nothing
-    to fit or to judge on: no rows, no labels, one outcome only, fewer than `training.min_rows`.
+    to fit or to judge on: no rows, no labels, one outcome only, a class that the fit rows lack, fewer than
+    `training.min_rows`.
     """
     if not rows.height:
         raise TrainingError(
@@ -50,8 +51,14 @@ def split_in_time(rows: pl.DataFrame, training: Training, *, as_of: datetime) ->
     before = (pl.col(EVENT_TIME) <= cut) & (pl.col(LABEL_KNOWN_AT) <= cut)
     found = Split(labelled.filter(before), labelled.filter(pl.col(EVENT_TIME) > cut), cut)
     _check_enough(found, training)
-    _check_outcomes(found.fit, "the rows to fit on")
-    _check_outcomes(found.holdout, f"the hold-out (the last {training.holdout.days} days)")
+    _check_outcomes(found.fit, "the rows to fit on", classes)
+    _check_outcomes(found.holdout, f"the hold-out (the last {training.holdout})", classes)
+    lacking = set(range(classes)) - set(found.fit.get_column(LABEL).unique())
+    if lacking:
+        raise TrainingError(
+            f"A model cannot be trained: {len(lacking)} of {classes} classes have no row to fit on.",
+            todo="Train on a longer stretch: training=Training(history=…), or a later --as-of.",
+        )
     return found
 
 
@@ -65,10 +72,13 @@ def _check_enough(found: Split, training: Training) -> None:
         )
 
 
-def _check_outcomes(rows: pl.DataFrame, which: str) -> None:
+def _check_outcomes(rows: pl.DataFrame, which: str, classes: int) -> None:
     outcomes = sorted(rows.get_column(LABEL).unique().to_list())
-    if not set(outcomes) <= {0, 1}:
-        raise TrainingError(f"The label must be 0 or 1; {which} hold {', '.join(map(str, outcomes[:5]))}.")
+    if not set(outcomes) <= set(range(classes or 2)):
+        raise TrainingError(
+            f"The label must be {'0 or 1' if not classes else f'one of {classes} classes'}; "
+            f"{which} hold {', '.join(map(str, outcomes[:5]))}."
+        )
     if len(outcomes) < 2:
         seen = f"all {rows.height} have the outcome {outcomes[0]}" if outcomes else "there are none"
         raise TrainingError(

@@ -13,7 +13,7 @@ import warnings
 import typer
 
 from millrace import console
-from millrace.cli import commands, features, lake, push, quarantine, sources, trace
+from millrace.cli import commands, features, lake, push, quarantine, sources, trace, training
 from millrace.errors import MillraceError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(commands.app)
+app.add_typer(training.app)
 app.add_typer(sources.app)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(push.app)

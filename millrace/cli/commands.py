@@ -1,4 +1,4 @@
-"""The commands of the loop: ingest, train, serve, score, monitor, and what runs them all."""
+"""The commands of the loop: ingest, serve, score, monitor, and what runs them all."""
 
 from __future__ import annotations
 
@@ -76,51 +76,6 @@ def materialize(use_case: Name, as_of: AsOf = None, json: Json = False) -> None:
     from pipelines.flows import materialize_flow, run_flow
 
     console.show(run_flow(materialize_flow, use_case=use_case, as_of=now(as_of)), json)
-
-
-@app.command()
-def train(
-    use_case: Name,
-    as_of: AsOf = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
-    json: Json = False,
-) -> None:
-    """Train, measure, gate and promote.
-
-    Every candidate is measured on the artefact that would serve; the best that passes its gate serves.
-    """
-    from pipelines.flows import run_flow, train_flow
-
-    console.show(run_flow(train_flow, use_case=use_case, as_of=now(as_of), seed=seed), json)
-
-
-@app.command()
-def promote(
-    use_case: Name,
-    version: Annotated[int, typer.Argument(help="The registered version that shall serve.")],
-    override: Annotated[str, typer.Option(help="Why a version that failed its gate shall serve; recorded.")] = "",
-    as_of: AsOf = None,
-    json: Json = False,
-) -> None:
-    """Let a registered version serve.
-
-    One that failed its gate needs a reason, which is recorded.
-    """
-    from pipelines.models import promote as act
-    from pipelines.workspace import open_workspace
-
-    with open_workspace(use_case) as workspace:
-        console.show(act(workspace, version, as_of=now(as_of), override=override), json)
-
-
-@app.command()
-def rollback(use_case: Name, as_of: AsOf = None, json: Json = False) -> None:
-    """Let the champion before this one serve."""
-    from pipelines.models import rollback as act
-    from pipelines.workspace import open_workspace
-
-    with open_workspace(use_case) as workspace:
-        console.show(act(workspace, as_of=now(as_of)), json)
 
 
 @app.command()

@@ -1,6 +1,5 @@
-"""Polars types as Delta Lake stores them: nothing unsigned, categorical or untyped, times in microseconds.
-
-It knows nothing of tables or commits.
+"""Polars types as Delta Lake stores them: nothing unsigned, categorical or untyped, times in microseconds, arrays
+as lists. It knows nothing of tables or commits.
 """
 
 from __future__ import annotations
@@ -38,6 +37,8 @@ def _storable(dtype: pl.DataType, known: pl.DataType | None) -> pl.DataType:
         return known or pl.String()
     if isinstance(dtype, pl.Categorical | pl.Enum):
         return pl.String()
+    if isinstance(dtype, pl.Array):
+        return pl.List(dtype.inner)
     if isinstance(dtype, pl.Datetime):
         return pl.Datetime("us", dtype.time_zone)
     if known is not None and dtype.is_numeric() and (known.is_float() or (dtype.is_integer() and known.is_integer())):

@@ -23,27 +23,34 @@ CHUNK_ROWS = 65_536
 
 
 def score_frame(contract: Contract, engine: Engine, frame: pl.DataFrame) -> Scores:
-    """The probability of outcome 1, float64 (rows,), of each row of a frame that has the contract's inputs as columns.
+    """The scores of a frame that has the contract's inputs as columns, in its order.
 
-    Raises `FeatureError` naming a column that is missing or of the wrong type, before anything is scored.
+    The probability of outcome 1, float64 (rows,), or of each of the contract's classes, (rows, classes). Raises
+    `FeatureError` naming a column that is missing or of the wrong type, before anything is scored.
     """
     contract.encode_frame(frame.head(0))
-    return _scores(engine, (contract.encode_frame(part) for part in frame.iter_slices(CHUNK_ROWS)), frame.height)
+    matrices = (contract.encode_frame(part) for part in frame.iter_slices(CHUNK_ROWS))
+    return _scores(engine, matrices, _shape(contract, frame.height))
 
 
 def score_rows(contract: Contract, engine: Engine, rows: Sequence[Sequence[Any]]) -> Scores:
     """The same for plain values, each row in the contract's order; `RequestError` names a wrong one."""
     parts = (rows[start : start + CHUNK_ROWS] for start in range(0, len(rows), CHUNK_ROWS))
-    return _scores(engine, (contract.encode_rows(part) for part in parts), len(rows))
+    return _scores(engine, (contract.encode_rows(part) for part in parts), _shape(contract, len(rows)))
 
 
-def _scores(engine: Engine, matrices: Iterator[NDArray[np.float32]], rows: int) -> Scores:
-    scores = np.empty(rows, dtype=np.float64)
+def _shape(contract: Contract, rows: int) -> tuple[int, ...]:
+    return (rows, len(contract.classes)) if contract.classes else (rows,)
+
+
+def _scores(engine: Engine, matrices: Iterator[NDArray[np.float32]], shape: tuple[int, ...]) -> Scores:
+    scores = np.empty(shape, dtype=np.float64)
     done = 0
     for matrix in matrices:
         if len(matrix):
             scores[done : done + len(matrix)] = engine.predict(matrix)
             done += len(matrix)
     if not np.isfinite(scores).all():
-        raise BundleError(f"The model gives no number for {int((~np.isfinite(scores)).sum())} of {rows} rows.")
+        wrong = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
+        raise BundleError(f"The model gives no number for {int(wrong.sum())} of {len(scores)} rows.")
     return scores

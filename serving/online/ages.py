@@ -24,12 +24,13 @@ _logger = logging.getLogger(__name__)
 
 
 class Ages:
-    """The ages of all online views of some use cases, as gauges of `metrics`."""
+    """The ages of all online views of some use cases, as gauges of `metrics`; without a store there are no views."""
 
     def __init__(
         self, use_cases: Iterable[UseCase], settings: Settings, *, metrics: Metrics, clock: Callable[[], datetime]
     ) -> None:
-        self._use_cases, self._settings = tuple(use_cases), settings
+        self._use_cases = tuple(use_case for use_case in use_cases if use_case.feature_repo is not None)
+        self._settings = settings
         self._metrics, self._clock = metrics, clock
         self._newest: dict[tuple[str, str], datetime] = {}
 

@@ -21,10 +21,10 @@ from millrace.prediction_log import PredictionLog
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
+from serving.online.answers import Answer
 from serving.online.batcher import Batcher
 from serving.online.model import Model, OpenReader, no_champion, open_model
 from serving.online.request import PredictRequest, RequestDecoder
-from serving.online.scorer import Answer
 
 POLL_SECONDS = 0.5
 """How often the database is asked who is champion."""

@@ -1,7 +1,7 @@
 """What a row of a request may hold and what it must, told by a model's contract and read plan.
 
-A row is found by entity keys and request inputs, or gives features itself, or both; the population's key columns may
-come along, so that a label can find its prediction later.
+A row is found by entity keys and request inputs, or gives features itself, or both; without a plan it gives them all.
+The population's key columns may come along, so that a label can find its prediction later.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from features.plan import ReadPlan
-from millrace.contract import Contract, InputSpec
+from millrace.contract import Contract
 from millrace.errors import BundleError
-from serving.online.request import ColumnType, Need
+from millrace.inputs import InputSpec
+from serving.online.request import ColumnType, Need, Numbers
 
 _TYPES: Mapping[str, ColumnType] = {
     "Float32": "number",
@@ -50,5 +51,5 @@ def _request_type(name: str, dtype: str) -> ColumnType:
 
 def _feature_type(spec: InputSpec) -> ColumnType:
     if spec.kind == "numeric":
-        return "number"
+        return Numbers(spec.size) if spec.size > 1 else "number"
     return "flag" if spec.categories == ("false", "true") else "text"

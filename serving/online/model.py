@@ -26,9 +26,10 @@ from millrace.prediction_log import PredictionLog
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
+from serving.online.answers import Answer
 from serving.online.columns import columns_and_needs
 from serving.online.request import ColumnType, Need, RequestDecoder
-from serving.online.scorer import Answer, Reader, Scorer
+from serving.online.scorer import Reader, Scorer
 
 OpenReader = Callable[[ReadPlan, UseCase, Settings], Reader]
 """`features.online.open_reader`, or a fake."""
@@ -79,7 +80,7 @@ def open_model(
         metrics=metrics,
         clock=clock,
     )
-    decoder = RequestDecoder(columns, needs, max_rows=settings.request_rows)
+    decoder = RequestDecoder(columns, needs, max_rows=settings.request_rows, classes=bool(contract.classes))
     return Model(row.version, row.digest, contract, columns, needs, decoder, score, _warm(contract, engine))
 
 
@@ -88,7 +89,7 @@ def _opened(row: ModelRow, use_case: UseCase, settings: Settings) -> tuple[Contr
     bundle = open_bundle(Path(row.bundle), public_key=public_key(settings))
     if bundle.digest != row.digest or bundle.contract.use_case != use_case.name:
         raise BundleError(f"The bundle {row.bundle} is not the one that was registered as version {row.version}.")
-    return bundle.contract, open_engine(bundle, threads=settings.threads)
+    return bundle.contract, open_engine(bundle, threads=settings.threads, settings=settings)
 
 
 def predict_once(
@@ -100,7 +101,8 @@ def predict_once(
     at: datetime,
     reader_of: OpenReader = open_reader,
 ) -> Answer:
-    """What the server would answer for these rows at `at`, in this process, with the values used; nothing is logged.
+    """What the server would answer for these rows at `at`, in this process, with the values used and the probability
+    of every class, if the model has classes; nothing is logged.
 
     Raises `NoChampionError` before there is one and `RequestError` naming the column of a wrong row, or a view that
     refuses to be answered with expired values.
@@ -109,7 +111,8 @@ def predict_once(
     if row is None:
         raise no_champion(use_case.name)
     model = open_model(row, use_case, settings, clock=lambda: at, metrics=Metrics(), reader_of=reader_of)
-    body = msgspec.json.encode({"rows": rows, "at": at, "features": True})
+    asked: dict[str, Any] = {"rows": rows, "at": at, "features": True}
+    body = msgspec.json.encode(asked | {"scores": True} if model.contract.classes else asked)
     (answer,) = model.score([model.decoder.decode(body)])
     if isinstance(answer, RequestError):
         raise answer

@@ -1,8 +1,8 @@
 """From a request's bytes to checked rows: one strict decoder a model, built once from its contract.
 
 What leaves here needs no further check: JSON without duplicate keys, only columns that the model knows, each of its
-type, numbers that fit a float32, text without NUL, and in every row what its features depend on, or the features
-themselves. Errors name the field and never repeat a value.
+type, numbers that fit a float32, arrays of their length, text without NUL, and in every row what its features depend
+on, or the features themselves. Errors name the field and never repeat a value.
 """
 
 from __future__ import annotations
@@ -31,9 +31,21 @@ _TYPES: Mapping[str, Any] = {
     "instant": Annotated[datetime, Meta(tz=True)],
     "key": Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=MAX_TEXT)],
 }
-ColumnType = Literal["number", "integer", "text", "flag", "instant", "key"]
-"""What a column of a row may hold (or null): a float32, an int64, a text, true/false, an ISO time with its zone, or
-either a text or an integer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The type of a column that holds an array of `size` numbers, each a float32 or null."""
+
+    size: int
+
+    def __str__(self) -> str:
+        return f"number[{self.size}]"
+
+
+ColumnType = Literal["number", "integer", "text", "flag", "instant", "key"] | Numbers
+"""What a column of a row may hold (or null): a float32, an int64, a text, true/false, an ISO time with its zone,
+either a text or an integer, or an array of numbers."""
 
 _PLACE = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[A-Za-z_][A-Za-z0-9_]{0,63})`")
@@ -42,7 +54,7 @@ _ABSENT = "Object missing required field `rows`"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A row must have `column`, or all the features that depend on it."""
+    """A row must have `column`, or all the features that depend on it: only itself when nothing else does."""
 
     column: str
     dependents: frozenset[str]
@@ -57,11 +69,23 @@ class PredictRequest:
     features: bool
 
 
-class RequestDecoder:
-    """Decodes and checks the bodies of one model's requests."""
+@dataclass(frozen=True, slots=True)
+class ScoresRequest(PredictRequest):
+    """A request that also asks for the probability of every class."""
 
-    def __init__(self, columns: Mapping[str, ColumnType], needs: Sequence[Need], *, max_rows: int) -> None:
-        self._decoder = msgspec.json.Decoder(_body_type(columns))
+
+class RequestDecoder:
+    """Decodes and checks the bodies of one model's requests; one to a model of `classes` may also ask for all scores.
+
+    What is asked beside rows and their instant makes another type of request, so that the one-row path of a model of
+    two outcomes pays for no field that it never has.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, ColumnType], needs: Sequence[Need], *, max_rows: int, classes: bool = False
+    ) -> None:
+        self._decoder = msgspec.json.Decoder(_body_type(columns, classes))
+        self._classes = classes
         self._needs, self._max_rows = tuple(needs), max_rows
         self._needed = frozenset(need.column for need in needs)
 
@@ -76,13 +100,14 @@ class RequestDecoder:
                 todo="Split it, or score many at once with `millrace score`.",
             )
         rows: list[dict[str, Any]] = msgspec.to_builtins(given.rows, builtin_types=(datetime,))
-        _refuse_duplicates(body, given, rows)
+        _refuse_duplicates(body, given, rows, self._classes and given.scores is not UNSET)
         if b"\\u0000" in body:
             _refuse_nul(rows)
         for index, row in enumerate(rows):
             if not row.keys() >= self._needed:
                 self._check_needs(index, row)
-        return PredictRequest(rows, _instant(given.at), given.features is True)
+        wanted = ScoresRequest if self._classes and given.scores is True else PredictRequest
+        return wanted(rows, _instant(given.at), given.features is True)
 
     def _parse(self, body: bytes) -> Any:
         try:
@@ -99,27 +124,42 @@ class RequestDecoder:
                     422,
                     f"A row needs {need.column} (or null).",
                     field=f"rows[{index}].{need.column}",
-                    todo=f"Or give all that depends on it: {', '.join(sorted(need.dependents))}.",
+                    todo=_instead(need),
                 )
 
 
-def _body_type(columns: Mapping[str, ColumnType]) -> Any:
+def _instead(need: Need) -> str:
+    others = sorted(need.dependents - {need.column})
+    return f"Or give all that depends on it: {', '.join(others)}." if others else ""
+
+
+def _body_type(columns: Mapping[str, ColumnType], classes: bool) -> Any:
     """The struct of a whole body; the row's fields have invented names, since columns need not be identifiers."""
     names = {f"c{position}": name for position, name in enumerate(columns)}
-    fields: list[Any] = [(field, _TYPES[columns[name]] | None | UnsetType, UNSET) for field, name in names.items()]
+    fields: list[Any] = [(field, _type(columns[name]) | None | UnsetType, UNSET) for field, name in names.items()]
     row: Any = msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True, gc=False)
     body: list[Any] = [
         ("rows", list[row]),
         ("at", _TYPES["instant"] | None | UnsetType, UNSET),
         ("features", bool | UnsetType, UNSET),
     ]
+    if classes:
+        body.append(("scores", bool | UnsetType, UNSET))
     return msgspec.defstruct("Body", body, forbid_unknown_fields=True)
 
 
-def _refuse_duplicates(body: bytes, given: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+def _type(column: ColumnType) -> Any:
+    if not isinstance(column, Numbers):
+        return _TYPES[column]
+    number: Any = _TYPES["number"] | None
+    array: Any = list.__class_getitem__(number)
+    return Annotated[array, Meta(min_length=column.size, max_length=column.size)]
+
+
+def _refuse_duplicates(body: bytes, given: Any, rows: Sequence[Mapping[str, Any]], scores: bool) -> None:
     """The decoder keeps the last of two equal keys silently. Every key is followed by a colon, so as many colons as
     decoded keys prove that there are no more keys; only a body with colons elsewhere (in a time) is read again."""
-    keys = 1 + (given.at is not UNSET) + (given.features is not UNSET) + sum(map(len, rows))
+    keys = 1 + (given.at is not UNSET) + (given.features is not UNSET) + scores + sum(map(len, rows))
     if body.count(b":") == keys:
         return
 

@@ -15,17 +15,18 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from millrace.contract import Contract
 from millrace.engine import Engine
 from millrace.errors import MillraceError, RequestError
+from millrace.inputs import InputSpec
 from millrace.prediction_log import Kind, Prediction, PredictionLog, microseconds, row_key
 from millrace.telemetry import Metrics
+from serving.online.answers import Answer, Classed, ScoredRow
 from serving.online.batcher import Overload
-from serving.online.request import PredictRequest
+from serving.online.request import PredictRequest, ScoresRequest
 
 _logger = logging.getLogger(__name__)
 
@@ -52,25 +53,6 @@ class Reader(Protocol):
 
     def read(self, rows: Sequence[Mapping[str, Any]], *, at: datetime) -> FeatureRows:
         """Features as of `at`; values that a row gives itself are kept."""
-
-
-class ScoredRow(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One row's answer; `features` only when they were asked for."""
-
-    id: str
-    score: float
-    flags: list[str]
-    features: dict[str, Any] | None = None
-
-    # an empty list of flags is an answer too, so it has no default
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """The body of a successful prediction."""
-
-    use_case: str
-    version: int
-    predictions: list[ScoredRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +87,7 @@ class Scorer:
         self._contract, self._engine, self._reader, self._log = contract, engine, reader, log
         self._version, self._clock = version, clock
         self._order, self._key = order, tuple(key)
-        self._names = contract.names
+        self._names, self._classes = contract.names, contract.classes
         self._given = _tuple_getter(self._names)
         self._row_key = _tuple_getter(self._key)
         self._kinds: dict[str, Kind] = {spec.name: log_kind(spec) for spec in contract.inputs}
@@ -125,11 +107,11 @@ class Scorer:
         if refused:
             rest = iter(self([request for place, request in enumerate(requests) if place not in refused]))
             return [refused.get(place) or next(rest) for place in range(len(requests))]
-        scores = self._predict(filled) if filled else []
+        scores, classed = self._predict(filled) if filled else ([], None)
         ids = [os.urandom(16).hex() for _ in filled]
         if filled:
-            self._record(requests, filled, scores, ids, now)
-        return self._answers(requests, filled, scores, ids)
+            self._record(requests, filled, scores, classed, ids, now)
+        return self._answers(requests, filled, scores, classed, ids)
 
     def _fill(self, requests: Sequence[PredictRequest], now: datetime) -> list[_Filled]:
         """Every row with its features; rows that give all of them cost no read, the others one read an instant."""
@@ -173,20 +155,24 @@ class Scorer:
     def _ordered(self, values: Sequence[Any]) -> Sequence[Any]:
         return values if self._order is None else [values[position] for position in self._order]
 
-    def _predict(self, filled: Sequence[_Filled]) -> list[float]:
+    def _predict(self, filled: Sequence[_Filled]) -> tuple[list[float], Classed | None]:
+        """The score of each row, and its class when the model has classes."""
         scores: NDArray[np.float64] = self._engine.predict(self._contract.encode_rows([row.values for row in filled]))
         if not np.isfinite(scores).all():
             raise RequestError(422, "The model gives no number for a row of this request.", field="rows")
         self._batch_rows.observe(len(filled))
         self._predictions.inc(len(filled))
-        plain: list[float] = scores.tolist()
-        return plain
+        if self._classes:
+            classed = Classed(self._classes, scores)
+            return classed.best, classed
+        return scores.tolist(), None
 
     def _record(
         self,
         requests: Sequence[PredictRequest],
         filled: Sequence[_Filled],
         scores: Sequence[float],
+        classed: Classed | None,
         ids: Sequence[str],
         now: datetime,
     ) -> None:
@@ -206,7 +192,7 @@ class Scorer:
                 )  # fmt: skip
                 position += 1
         try:
-            self._log.append(self._kinds, rows)
+            self._log.append(self._kinds, rows, classed.labels if classed else ())
         except OSError as error:  # a full disk: what is not logged is not answered
             _logger.error("the prediction log cannot be written: %s", error.strerror)
             raise Overload("log", "Predictions cannot be recorded at the moment.") from error
@@ -218,11 +204,16 @@ class Scorer:
             return ""
 
     def _answers(
-        self, requests: Sequence[PredictRequest], filled: Sequence[_Filled], scores: Sequence[float], ids: Sequence[str]
+        self,
+        requests: Sequence[PredictRequest],
+        filled: Sequence[_Filled],
+        scores: Sequence[float],
+        classed: Classed | None,
+        ids: Sequence[str],
     ) -> list[Answer | RequestError]:
         answers, position = list[Answer | RequestError](), 0
         for request in requests:
-            rows = []
+            rows, first = [], position
             for _ in request.rows:
                 one = filled[position]
                 features = dict(zip(self._names, one.values, strict=True)) if request.features else None
@@ -232,7 +223,8 @@ class Scorer:
                 for view in one.stale:
                     self._stale.labels(self._contract.use_case, view).inc()
                 position += 1
-            answers.append(Answer(self._contract.use_case, self._version, rows))
+            told = classed.rows(rows, start=first, scores=type(request) is ScoresRequest) if classed else rows
+            answers.append(Answer(self._contract.use_case, self._version, told))
         return answers
 
 
@@ -253,8 +245,10 @@ def _too_old(view: str, row: int) -> RequestError:
     )
 
 
-def log_kind(spec: Any) -> Kind:
+def log_kind(spec: InputSpec) -> Kind:
     """How the prediction log stores an input: booleans are numbers there, as they are in a frame's log."""
+    if spec.size > 1:
+        return "numbers"
     return "text" if spec.kind == "categorical" and spec.categories != ("false", "true") else "number"
 
 

@@ -16,7 +16,7 @@ from features.repo import apply, open_store
 from features.tables import build_tables
 from features.training_set import training_set
 from millrace import ModelInput, UseCase
-from millrace.contract import InputSpec
+from millrace.inputs import InputSpec
 from millrace.lake import open_lake
 from millrace.settings import Settings
 from pipelines.ingest import ingest_source

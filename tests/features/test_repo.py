@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from returns import Place, feature_repo, use_case
 
+from features.catalog import read_catalog
+from features.freshness import newest_events
+from features.push import push
 from features.repo import apply, feature_objects, open_store
-from millrace.errors import UseCaseError
+from millrace.errors import RequestError, UseCaseError
 
 
 def test_an_unchanged_repository_is_not_applied_again(place: Place) -> None:
@@ -75,3 +79,12 @@ def test_what_feast_refuses_is_told_and_not_taken_as_applied(place: Place) -> No
         with pytest.raises(UseCaseError, match="Feast refuses the feature_repo of 'returns'"):
             apply(broken, place.settings)
     assert apply(place.use_case, place.settings)
+
+
+def test_a_use_case_without_a_feature_store_has_nothing_to_apply_list_or_push(place: Place) -> None:
+    bare = replace(place.use_case, feature_repo=None, request_features=("price",))
+    for ask in (feature_objects, read_catalog, newest_events):
+        with pytest.raises(UseCaseError, match=r"no feature store.*request_features are price"):
+            ask(bare, place.settings)
+    with pytest.raises(RequestError, match=r"no online feature view.*none"):
+        push(bare, place.settings, "by_shop", [], now=datetime(2024, 1, 1, tzinfo=UTC))

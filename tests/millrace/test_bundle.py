@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
+import io
 import os
 import pickle
 import random
 import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 import pytest
 
-from millrace import bundle as bundle_module
 from millrace.bundle import Bundle, Contract, open_bundle, write_bundle
+from millrace.contract import encode_contract
 from millrace.errors import BundleError
 from millrace.keys import public_key, signing_key
 from millrace.settings import Settings, read_settings
@@ -31,9 +35,16 @@ def resign(folder: Path, settings: Settings, **changed: Any) -> None:
     files = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in sorted(contents.items())
     }
-    unsigned = {"format": 1, "files": files, "signature": ""} | changed
+    unsigned = {"format": 2, "files": files, "signature": ""} | changed
     signature = signing_key(settings).sign(msgspec.json.encode(unsigned)).hex()
     (folder / "manifest.json").write_bytes(msgspec.json.encode(unsigned | {"signature": signature}))
+
+
+def safetensors() -> bytes:
+    """One small tensor."""
+    from safetensors.numpy import save
+
+    return save({"w": np.ones((2, 1), np.float32)})
 
 
 def test_what_was_written_is_what_opens(
@@ -44,6 +55,7 @@ def test_what_was_written_is_what_opens(
     assert opened.contract == contract
     assert opened.reference().equals(reference.drop("other"))
     assert opened.model() == (bundle.folder / "model.onnx").read_bytes()
+    assert opened.card() == (bundle.folder / "model_card.md").read_text()
     assert opened.size_mb == pytest.approx(
         sum((bundle.folder / n).stat().st_size for n in ("model.onnx", "contract.json")) / 1e6
     )
@@ -95,11 +107,12 @@ def test_a_file_that_changes_after_opening_is_refused_at_reading(bundle: Bundle,
 
 def test_a_bundle_of_another_platform_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     stranger = read_settings(home=tmp_path / "stranger")
+    signing_key(stranger)
     with pytest.raises(BundleError, match="not signed by this platform's key"):
         open_bundle(bundle.folder, public_key=public_key(stranger))
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "contract.json", "reference.parquet", "manifest.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "contract.json", "reference.parquet", "model_card.md", "manifest.json"])
 def test_a_missing_file_is_refused(bundle: Bundle, settings: Settings, name: str) -> None:
     (bundle.folder / name).unlink()
     with pytest.raises(BundleError, match=name):
@@ -134,6 +147,29 @@ def test_a_pickle_is_refused_and_not_loaded_even_when_signed(
     assert not (tmp_path / "exploded").exists()
 
 
+def test_a_native_model_that_hides_a_pickle_is_neither_written_nor_opened(
+    bundle: Bundle, settings: Settings, tmp_path: Path
+) -> None:
+    from millrace.engine import open_engine
+
+    file, array = io.BytesIO(), io.BytesIO()
+    np.save(array, np.array([Exploding(tmp_path / "exploded")]), allow_pickle=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("schema.json", "{}")
+        archive.writestr("1.npy", array.getvalue())
+    contract, key = dataclasses.replace(bundle.contract, engine="skops"), signing_key(settings)
+    given = {"contract": contract, "reference": bundle.reference(), "key": key}
+    with pytest.raises(BundleError, match="Python objects"):
+        write_bundle(tmp_path / "new", model=file.getvalue(), **given)
+    (bundle.folder / "model.onnx").unlink()
+    (bundle.folder / "contract.json").write_bytes(encode_contract(contract))
+    (bundle.folder / "model.skops").write_bytes(file.getvalue())
+    resign(bundle.folder, settings)
+    with pytest.raises(BundleError, match="Python objects"):
+        open_engine(open_bundle(bundle.folder, public_key=public_key(settings)))
+    assert not (tmp_path / "exploded").exists()
+
+
 def test_a_symbolic_link_is_refused_even_to_the_same_bytes(bundle: Bundle, settings: Settings, tmp_path: Path) -> None:
     path = bundle.folder / "model.onnx"
     path.rename(tmp_path / "elsewhere.onnx")
@@ -155,7 +191,8 @@ def test_a_manifest_that_names_another_place_is_refused_even_when_signed(
     bundle: Bundle, settings: Settings, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "outside.json").write_bytes(b"{}")
-    files = {"contract.json", "reference.parquet", "model.onnx"} | ({name} if name.startswith(("..", "/")) else set())
+    files = {"contract.json", "reference.parquet", "model_card.md", "model.onnx"}
+    files |= {name} if name.startswith(("..", "/")) else set()
     resign(bundle.folder, settings, names=sorted(files))
     if not name.startswith(("..", "/")):
         manifest = msgspec.json.decode((bundle.folder / "manifest.json").read_bytes())
@@ -209,8 +246,8 @@ def test_a_manifest_that_is_none_is_refused(bundle: Bundle, settings: Settings, 
 
 
 def test_a_bundle_of_a_later_format_is_refused_by_name(bundle: Bundle, settings: Settings) -> None:
-    resign(bundle.folder, settings, format=2)
-    with pytest.raises(BundleError, match="format 2"):
+    resign(bundle.folder, settings, format=3)
+    with pytest.raises(BundleError, match="of format 3; this platform reads 1 and 2"):
         open_bundle(bundle.folder, public_key=public_key(settings))
 
 
@@ -248,23 +285,37 @@ def test_a_reference_without_an_input_or_with_too_many_rows_is_refused(
             write_bundle(tmp_path / "new", contract=bundle.contract, model=bundle.model(), reference=reference, key=key)
 
 
-def test_a_full_disk_leaves_no_bundle_behind(
-    bundle: Bundle, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, content: bytes) -> None:
-        path.write_bytes(content[:10])
-        raise OSError(errno.ENOSPC, "No space left on device")
+FULL_DISK = """
+import pickle, resource, sys
+from pathlib import Path
+from millrace.bundle import write_bundle
+from millrace.contract import encode_contract
+from millrace.errors import BundleError
+from millrace.keys import signing_key
+from millrace.settings import read_settings
 
-    monkeypatch.setattr(bundle_module, "_write_through", full)
+given = pickle.loads(sys.stdin.buffer.read())
+resource.setrlimit(resource.RLIMIT_FSIZE, (given.pop("limit"), resource.RLIM_INFINITY))
+try:
+    write_bundle(given.pop("folder"), key=signing_key(read_settings(home=given.pop("home"))), **given)
+except BundleError as error:
+    print(error)
+"""
+"""Writes a bundle in a process whose files cannot grow: the kernel refuses, as on a full disk."""
+
+
+def test_a_disk_that_refuses_leaves_no_bundle_behind(bundle: Bundle, tmp_path: Path, settings: Settings) -> None:
     place = tmp_path / "place"
-    with pytest.raises(BundleError, match="No space left"):
-        write_bundle(
-            place / "new",
-            contract=bundle.contract,
-            model=bundle.model(),
-            reference=bundle.reference(),
-            key=signing_key(settings),
-        )
+    given = {
+        "contract": bundle.contract,
+        "model": bundle.model(),
+        "reference": bundle.reference(),
+        "folder": place / "new",
+        "home": settings.home,
+        "limit": 100,
+    }
+    told = subprocess.run([sys.executable, "-c", FULL_DISK], input=pickle.dumps(given), capture_output=True, check=True)
+    assert "new cannot be written: File too large" in told.stdout.decode()
     assert list(place.iterdir()) == []
 
 
@@ -278,3 +329,66 @@ def test_a_machine_with_the_public_key_alone_verifies(bundle: Bundle, settings: 
 def test_a_bundle_is_frozen(bundle: Bundle) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         bundle.digest = ""  # type: ignore[misc]  # that is the point
+
+
+def test_a_bundle_of_the_first_format_opens_without_a_card(bundle: Bundle, settings: Settings) -> None:
+    (bundle.folder / "model_card.md").unlink()
+    resign(bundle.folder, settings, format=1)
+    opened = open_bundle(bundle.folder, public_key=public_key(settings))
+    assert (opened.card(), opened.contract) == ("", bundle.contract)
+
+
+@pytest.mark.parametrize(
+    ("format_", "says"), [(1, "lists files that no bundle has: 'model_card.md'"), (2, "no model_")]
+)
+def test_a_card_belongs_to_the_second_format_alone(bundle: Bundle, settings: Settings, format_: int, says: str) -> None:
+    if format_ == 2:
+        (bundle.folder / "model_card.md").unlink()
+    resign(bundle.folder, settings, format=format_)
+    with pytest.raises(BundleError, match=says):
+        open_bundle(bundle.folder, public_key=public_key(settings))
+
+
+def test_a_card_that_was_given_is_kept_word_for_word(bundle: Bundle, settings: Settings, tmp_path: Path) -> None:
+    written = write_bundle(
+        tmp_path / "new",
+        contract=bundle.contract,
+        model=bundle.model(),
+        reference=bundle.reference(),
+        key=signing_key(settings),
+        card="# Ünsere Karte",
+    )
+    assert open_bundle(written.folder, public_key=public_key(settings)).card() == "# Ünsere Karte"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_a_file_longer_than_signed_is_refused_without_being_read(bundle: Bundle, settings: Settings, name: str) -> None:
+    with (bundle.folder / name).open("r+b") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing: it takes no room, and would not fit in memory
+    with pytest.raises(BundleError, match="1099511627776 bytes long"):
+        open_bundle(bundle.folder, public_key=public_key(settings))
+
+
+def test_two_models_in_one_bundle_are_refused_even_when_signed(bundle: Bundle, settings: Settings) -> None:
+    (bundle.folder / "model.safetensors").write_bytes(safetensors())
+    resign(bundle.folder, settings)
+    with pytest.raises(BundleError, match="2 models instead of one"):
+        open_bundle(bundle.folder, public_key=public_key(settings))
+
+
+def test_a_folder_in_place_of_a_file_is_refused(bundle: Bundle, settings: Settings) -> None:
+    (bundle.folder / "model_card.md").unlink()
+    (bundle.folder / "model_card.md").mkdir()
+    with pytest.raises(BundleError, match="not a regular file"):
+        open_bundle(bundle.folder, public_key=public_key(settings))
+
+
+def test_a_reference_of_classes_must_tell_which_was_predicted(
+    bundle: Bundle, settings: Settings, tmp_path: Path
+) -> None:
+    contract = dataclasses.replace(bundle.contract, classes=("x", "y", "z"))
+    given = {"contract": contract, "model": bundle.model(), "key": signing_key(settings)}
+    with pytest.raises(BundleError, match="lacks predicted"):
+        write_bundle(tmp_path / "new", reference=bundle.reference(), **given)
+    whole = bundle.reference().with_columns(predicted=pl.lit("x"))
+    assert write_bundle(tmp_path / "new", reference=whole, **given).reference().columns[-1] == "predicted"

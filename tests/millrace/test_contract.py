@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millrace.contract import MAX_CATEGORIES, Contract, InputSpec, decode_contract, describe_inputs, encode_contract
+from millrace.contract import Contract, decode_contract, encode_contract
 from millrace.errors import BundleError, FeatureError, RequestError, TrainingError
+from millrace.inputs import MAX_CATEGORIES, InputSpec, describe_inputs
 
 TRAINED = pl.DataFrame(
     {
@@ -47,10 +48,10 @@ def same(first: np.ndarray, second: np.ndarray) -> bool:
 
 def test_text_and_booleans_are_categorical_and_numbers_numeric_with_their_finite_range() -> None:
     assert contract().inputs == (
-        InputSpec("delay", "numeric", low=-3.0, high=1.5),
-        InputSpec("count", "numeric", low=1.0, high=40.0),
-        InputSpec("carrier", "categorical", ("9E", "AA", "UA")),
-        InputSpec("rain", "categorical", ("false", "true")),
+        InputSpec("delay", "numeric", low=-3.0, high=1.5, default=-0.75),
+        InputSpec("count", "numeric", low=1.0, high=40.0, default=3.0),
+        InputSpec("carrier", "categorical", ("9E", "AA", "UA"), default="UA"),
+        InputSpec("rain", "categorical", ("false", "true"), default="false"),
         InputSpec("never", "numeric", always_missing=True),
     )
 
@@ -71,7 +72,9 @@ def test_a_text_with_too_many_values_keeps_the_most_frequent() -> None:
     assert kept == tuple(sorted(kept))
 
 
-@pytest.mark.parametrize("values", [[datetime(2013, 1, 1, tzinfo=UTC)], [timedelta(1)], [[1.0, 2.0]], [b"x"]])
+@pytest.mark.parametrize(
+    "values", [[datetime(2013, 1, 1, tzinfo=UTC)], [timedelta(1)], [["a", "b"]], [[1.0]], [[1.0, 2.0], [1.0]], [b"x"]]
+)
 def test_a_feature_that_no_model_can_take_is_refused_by_name(values: list[Any]) -> None:
     with pytest.raises(TrainingError, match="'odd'"):
         describe_inputs(pl.DataFrame({"odd": values}), ["odd"])
@@ -209,3 +212,46 @@ def test_a_contract_survives_json() -> None:
 def test_what_is_no_contract_is_refused(stored: bytes) -> None:
     with pytest.raises(BundleError, match="not a contract"):
         decode_contract(stored)
+
+
+IMAGES = pl.DataFrame({"n": [1.0, 2.0, None], "image": [[0.0, 1.0], [2.0, None], None], "kind": ["a", "b", "a"]})
+
+
+def test_an_array_becomes_as_many_columns_of_the_matrix_in_its_place() -> None:
+    described = contract(IMAGES)
+    assert described.inputs[1] == InputSpec("image", "numeric", low=0.0, high=2.0, size=2, default=1.0)
+    assert described.width == 4
+    expected = [[1.0, 0.0, 1.0, 0.0], [2.0, 2.0, np.nan, 1.0], [np.nan, np.nan, np.nan, 0.0]]
+    np.testing.assert_array_equal(described.encode_frame(IMAGES), np.float32(expected))
+
+
+def test_arrays_of_plain_rows_are_encoded_as_those_of_a_frame() -> None:
+    described = contract(IMAGES)
+    assert same(described.encode_rows(IMAGES.rows()), described.encode_frame(IMAGES))
+    fixed = IMAGES.with_columns(pl.Series("image", [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], pl.Array(pl.Float32, 2)))
+    assert same(described.encode_rows(fixed.rows()), described.encode_frame(fixed))
+
+
+def test_an_array_that_was_always_missing_is_zeros() -> None:
+    inputs = (InputSpec("image", "numeric", size=2, always_missing=True),)
+    described = Contract("c", "?", "tree", "onnx", inputs, datetime(2013, 4, 1, tzinfo=UTC))
+    assert described.encode_rows([[[5.0, 6.0]], [None]]).tolist() == [[0, 0], [0, 0]]
+    assert described.encode_frame(pl.DataFrame({"image": [[5.0, 6.0], None]})).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("image", [[1.0], [1.0, 2.0, 3.0], 4.0, "ab", ["a", "b"], {"a": 1, "b": 2}])
+def test_a_value_that_is_not_an_array_of_the_inputs_length_is_refused_by_name(image: Any) -> None:
+    with pytest.raises(RequestError, match="image must be an array of 2 numbers") as refused:
+        contract(IMAGES).encode_rows([[1.0, image, "a"]])
+    assert refused.value.field == "image"
+
+
+@pytest.mark.parametrize("values", [[[1.0]], [[1.0, 2.0, 3.0]], [["a", "b"]], [4.0]])
+def test_a_frame_whose_arrays_do_not_fit_is_refused_by_name(values: list[Any]) -> None:
+    with pytest.raises(FeatureError, match="'image' must hold arrays of 2 numbers"):
+        contract(IMAGES).encode_frame(pl.DataFrame({"n": [1.0], "image": values, "kind": ["a"]}))
+
+
+def test_outside_tells_for_every_column_of_an_array() -> None:
+    matrix = np.float32([[1.0, 0.0, 9.0, 0.0]])
+    assert contract(IMAGES).outside(matrix).tolist() == [[False, False, True, False]]

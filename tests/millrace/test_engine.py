@@ -30,12 +30,12 @@ def test_one_row_and_many_and_none_give_the_same_scores(bundle: Bundle) -> None:
 
 def test_an_onnx_model_of_another_width_is_refused(onnx_model: Callable[..., bytes]) -> None:
     with pytest.raises(BundleError, match="matrix of 3 columns"):
-        load_engine("onnx", onnx_model([0.5, -1.0]), inputs=3)
+        load_engine("onnx", onnx_model([0.5, -1.0]), width=3)
 
 
 def test_a_broken_onnx_model_is_refused(onnx_model: Callable[..., bytes]) -> None:
     with pytest.raises(BundleError, match="cannot be loaded"):
-        load_engine("onnx", onnx_model([0.5, -1.0])[:-20], inputs=2)
+        load_engine("onnx", onnx_model([0.5, -1.0])[:-20], width=2)
 
 
 def fitted(estimator: Any) -> Any:
@@ -49,7 +49,7 @@ def test_a_native_model_predicts_what_the_estimator_does(kind: str) -> None:
     from skops.io import dumps
 
     estimator = fitted(HistGradientBoostingClassifier(max_iter=3) if kind == "hist_gbm" else LogisticRegression())
-    engine = load_engine("skops", dumps(estimator), inputs=2)
+    engine = load_engine("skops", dumps(estimator), width=2)
     assert engine.predict(ROWS).tolist() == estimator.predict_proba(ROWS)[:, 1].tolist()
 
 
@@ -67,11 +67,11 @@ def test_a_native_model_with_a_type_that_is_not_listed_is_refused_unbuilt() -> N
     estimator = fitted(LogisticRegression())
     estimator.stranger_ = Stranger()
     with pytest.raises(BundleError, match="not on Millrace's list"):
-        load_engine("skops", dumps(estimator), inputs=2)
+        load_engine("skops", dumps(estimator), width=2)
 
 
 def test_a_pickle_is_no_native_model() -> None:
     import pickle
 
     with pytest.raises(BundleError, match="cannot be loaded"):
-        load_engine("skops", pickle.dumps({}), inputs=2)
+        load_engine("skops", pickle.dumps({}), width=2)

@@ -42,3 +42,10 @@ def test_another_kind_of_key_is_refused(settings: Settings) -> None:
     (settings.folder("keys") / "signing.pem").write_bytes(pem)
     with pytest.raises(BundleError, match="not an Ed25519 key"):
         signing_key(settings)
+
+
+def test_what_only_verifies_makes_no_key_and_says_where_one_belongs(settings: Settings) -> None:
+    with pytest.raises(BundleError, match="no key here") as caught:
+        public_key(settings)
+    assert str(settings.home / "keys" / "signing.pub") in caught.value.looked
+    assert not settings.home.exists()

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from millrace.lake import Lake
 from millrace.prediction_log import (
     COLUMNS,
+    PREDICTED,
     TABLE,
     Kind,
     Prediction,
@@ -233,3 +234,59 @@ def test_a_row_has_the_same_key_online_and_in_a_frame(rows: list[tuple[str, int,
 def test_an_online_key_time_given_in_another_zone_is_the_same_key() -> None:
     elsewhere = AT.replace(microsecond=0).astimezone(timezone(timedelta(hours=-5)))
     assert row_key(["UA", elsewhere.isoformat()]) == "UA|2013-04-01T06:30:00Z"
+
+
+WITH_ARRAY: dict[str, Kind] = {"image": "numbers", "carrier": "text"}
+
+
+def of_classes(*names: str, image: object = (0.5, None, 2)) -> list[Prediction]:
+    at = microseconds(AT)
+    return [Prediction(name, 3, at, at, "", "", 0.75, [image, "UA"]) for name in names]
+
+
+def test_predicted_classes_and_arrays_arrive(folder: Path, lake: Lake) -> None:
+    log = PredictionLog(folder)
+    log.append(WITH_ARRAY, of_classes("a"), ["pear"])
+    log.append(WITH_ARRAY, of_classes("b", image=None), ["apple"])
+    log.close()
+    assert ship(folder, lake) == 2
+    found = shipped(lake)
+    assert found[PREDICTED].to_list() == ["pear", "apple"]
+    assert found["image"].to_list() == [[0.5, None, 2.0], None]
+    assert found.schema["image"] == pl.List(pl.Float32)
+
+
+def test_a_model_of_two_outcomes_leaves_the_log_as_it_was(folder: Path, lake: Lake) -> None:
+    log = PredictionLog(folder)
+    log.append(FEATURES, predictions("a"))
+    log.close()
+    ship(folder, lake)
+    assert PREDICTED not in shipped(lake).columns
+
+
+def test_models_with_and_without_classes_share_a_segment_and_an_older_table(folder: Path, lake: Lake) -> None:
+    for rows in (["a"], ["b", "c"]):
+        log = PredictionLog(folder)
+        log.append(FEATURES, predictions(rows[0]))
+        if len(rows) > 1:
+            log.append(WITH_ARRAY, of_classes(rows[1]), ["pear"])
+        log.close()
+        ship(folder, lake)
+    found = shipped(lake)
+    assert found[PREDICTED].to_list() == [None, None, "pear"]
+    assert found["delay"].to_list() == [1.5, 1.5, None]
+
+
+def test_a_batch_logs_classes_and_arrays_as_the_server_does(folder: Path, lake: Lake) -> None:
+    log = PredictionLog(folder)
+    log.append(WITH_ARRAY, of_classes("a"), ["pear"])
+    log.close()
+    ship(folder, lake)
+    image = pl.Series("image", [[1.0, 2.0, 3.0]], dtype=pl.Array(pl.Float64, 3))
+    frame = pl.DataFrame({"version": [3], "served_at": [AT], "event_time": [AT], "score": [0.5], PREDICTED: ["apple"]})
+    frame = frame.with_columns(image, score_apple=pl.lit(0.5))
+    assert log_batch(lake, frame, batch="score:1", features=["image", PREDICTED]) == 1
+    found = shipped(lake)
+    assert found[PREDICTED].to_list() == ["pear", "apple"]
+    assert found["image"].to_list()[1] == [1.0, 2.0, 3.0]
+    assert "score_apple" not in found.columns

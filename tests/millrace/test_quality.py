@@ -88,6 +88,7 @@ def test_the_calibration_error_does_not_depend_on_row_order() -> None:
 def test_quality_holds_the_single_figures() -> None:
     found = q.quality(Y, P)
     assert found.metrics() == {
+        "accuracy": pytest.approx(((P >= 0.5) == (Y == 1)).mean()),
         "roc_auc": pytest.approx(q.roc_auc(Y, P)),
         "log_loss": pytest.approx(q.log_loss(Y, P)),
         "brier": pytest.approx(q.brier(Y, P)),
@@ -175,3 +176,50 @@ def test_without_difference_the_interval_excludes_zero_about_5_times_in_100() ->
 
 def test_no_rows_have_no_difference() -> None:
     assert isnan(q.paired_difference([]).mean)
+
+
+CODES = RANDOM.integers(0, 4, size=800)
+SOFT = RANDOM.dirichlet([1, 1, 1, 1], size=800) * 0.5 + np.eye(4)[CODES] * 0.3
+SOFT /= SOFT.sum(axis=1, keepdims=True)
+
+
+def test_the_figures_of_classes_equal_scikit_learns() -> None:
+    from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
+
+    found = q.quality(CODES, SOFT)
+    assert found.log_loss == pytest.approx(log_loss(CODES, SOFT, labels=range(4)))
+    assert found.accuracy == accuracy_score(CODES, SOFT.argmax(axis=1))
+    assert found.roc_auc == pytest.approx(roc_auc_score(CODES, SOFT, multi_class="ovr"))
+    assert found.brier == pytest.approx(brier_score_loss(CODES, SOFT, labels=range(4), scale_by_half=False))
+
+
+def test_of_classes_the_most_probable_is_calibrated_against_what_happened() -> None:
+    right = (SOFT.argmax(axis=1) == CODES).astype(int)
+    assert q.quality(CODES, SOFT).calibration_error == q.calibration_error(right, SOFT.max(axis=1))
+
+
+def test_a_class_that_never_happened_is_left_out_of_the_area() -> None:
+    rows = CODES < 3
+    areas = [q.roc_auc(CODES[rows] == one, SOFT[rows, one]) for one in range(3)]
+    assert q.quality(CODES[rows], SOFT[rows]).roc_auc == pytest.approx(np.mean(areas))
+
+
+@pytest.mark.parametrize(
+    ("y", "p", "why"),
+    [
+        ([0, 4], [[0.25] * 4] * 2, "positions of 4 classes"),
+        ([0, 0.5], [[0.25] * 4] * 2, "positions of 4 classes"),
+        ([0], [[0.5, 0.2, 0.2]], "add up to 1"),
+        ([0], [[np.nan, 0.5, 0.5]], "none missing"),
+        ([0, 1], [[0.5, 0.25, 0.25]], "one length"),
+    ],
+)
+def test_what_is_not_classes_and_their_probabilities_is_refused(y: list[float], p: list[list[float]], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        q.quality(y, p)
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    assert q.share_interval(98, 100) == pytest.approx((0.93, 0.9945), abs=5e-4)
+    assert q.share_interval(10, 10)[1] == pytest.approx(1.0)
+    assert all(map(isnan, q.share_interval(0, 0)))

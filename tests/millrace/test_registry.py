@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 
 from millrace.bundle import Contract, write_bundle
+from millrace.bundle_files import move_folder
 from millrace.db import Database, ModelRow
 from millrace.errors import BundleError, GateError, MillraceError, NoChampionError
 from millrace.keys import signing_key
@@ -166,3 +168,91 @@ def test_an_mlflow_that_does_not_answer_is_named(tmp_path: Path) -> None:
     broken = read_settings(home=tmp_path, mlflow_tracking_uri="http://127.0.0.1:9")  # the discard port
     with pytest.raises(MillraceError, match="does not answer"):
         mlflow_client(broken)
+
+
+def test_a_second_rollback_goes_one_further_back(add: Add, db: Database, settings: Settings) -> None:
+    for version in (1, 2, 3):
+        add()
+        promote(settings, db, "late", version, as_of=T0, reason="")
+    assert rollback(settings, db, "late", as_of=T0, reason="worse").version == 2
+    assert rollback(settings, db, "late", as_of=T0, reason="worse too").version == 1
+    with pytest.raises(NoChampionError, match="is the first"):
+        rollback(settings, db, "late", as_of=T0, reason="")
+    assert rollback(settings, db, "late", as_of=T0, reason="", version=3).version == 3
+    assert rollback(settings, db, "late", as_of=T0, reason="").version == 1
+
+
+def test_a_rollback_follows_what_was_decided_last_whatever_moment_it_was_decided_for(
+    add: Add, db: Database, settings: Settings
+) -> None:
+    for version, moment in ((1, T0), (2, T0 + timedelta(days=900)), (3, T0 + timedelta(days=7))):
+        add()
+        promote(settings, db, "late", version, as_of=moment, reason="")
+    assert rollback(settings, db, "late", as_of=T0, reason="worse").version == 2
+
+
+def test_another_bundle_of_ours_in_the_place_of_a_version_is_not_promoted(
+    add: Add, db: Database, settings: Settings
+) -> None:
+    add(), add()
+    shutil.rmtree(settings.bundles / "late" / "2")
+    shutil.copytree(settings.bundles / "late" / "1", settings.bundles / "late" / "2")
+    with pytest.raises(BundleError, match="not the one that was registered as version 2"):
+        promote(settings, db, "late", 2, as_of=T0, reason="better")
+    assert db.champion("late") is None
+
+
+def test_the_parent_that_a_fit_went_on_from_is_told_in_mlflow(
+    add: Add, settings: Settings, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add()
+    monkeypatch.setitem(contract.lineage, "parent", 1)
+    add()
+    versions = [mlflow_client(settings).get_model_version("late", number).tags for number in ("1", "2")]
+    assert [tags.get("millrace.parent") for tags in versions] == [None, "1"]
+
+
+def test_a_run_that_mlflow_made_later_is_found_by_the_id_it_was_spoken_of_by(
+    db: Database,
+    settings: Settings,
+    tmp_path: Path,
+    contract: Contract,
+    reference: pl.DataFrame,
+    onnx_model: Callable[..., bytes],
+) -> None:
+    client, key = mlflow_client(settings), signing_key(settings)
+    made = client.create_run(experiment_id(client, settings, "late"), tags={"millrace.run": "millrace-7"}).info.run_id
+    bundle = write_bundle(
+        tmp_path / "staged", contract=contract, model=onnx_model([1.0, 1.0]), reference=reference, key=key
+    )
+    row = register(
+        settings, db, bundle, run_id="millrace-7", as_of=T0, status="challenger", quality={}, cost={}, verdict={}
+    )
+    assert row.run_id == made
+    assert client.get_model_version("late", "1").source.endswith(f"{made}/artifacts/model")
+
+
+def test_a_bundle_moves_between_file_systems_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.rename
+
+    def other_device(self: Path, target: Path) -> None:
+        if self.name == "source":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(self, target)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(b"x")
+    monkeypatch.setattr(Path, "rename", other_device)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", full)
+        with pytest.raises(BundleError, match="No space left"):
+            move_folder(tmp_path / "source", tmp_path / "bundles" / "1")
+    assert [list((tmp_path / "bundles").iterdir()), (tmp_path / "source" / "file").read_bytes()] == [[], b"x"]
+    move_folder(tmp_path / "source", tmp_path / "bundles" / "1")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundles"]
+    assert (tmp_path / "bundles" / "1" / "file").read_bytes() == b"x"

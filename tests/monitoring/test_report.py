@@ -7,6 +7,7 @@ import pytest
 
 from millrace.errors import NoDataError
 from millrace.usecase import Monitor
+from monitoring.arrays import without_arrays
 from monitoring.drift import SCORE, drift
 from monitoring.report import MAX_BYTES, write_report
 
@@ -31,6 +32,14 @@ def test_a_column_that_could_not_be_compared_is_left_out(window: Window, tmp_pat
     found = drift(*frames, Monitor())
     written = write_report(*frames, found, tmp_path, name="w", monitor=Monitor())
     assert not {"n0", "t0"} & set(written.columns)
+
+
+def test_an_array_is_drawn_by_its_mean_and_spread(window: Window, tmp_path: Path) -> None:
+    image = pl.Series([[0.1 * (i % 7), 0.2 * (i % 11)] for i in range(600)])
+    frames = [window(600, seed=seed, numbers=0, texts=0).with_columns(image.alias("image")) for seed in (0, 1)]
+    found = drift(*map(without_arrays, frames), Monitor())
+    written = write_report(*frames, found, tmp_path, name="w", monitor=Monitor())
+    assert set(written.columns) == {SCORE, "image mean", "image spread"}
 
 
 def test_a_window_that_could_not_be_compared_has_no_report(window: Window, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.errors import RequestError
-from serving.online.request import Need, RequestDecoder
+from serving.online.request import Need, Numbers, RequestDecoder, ScoresRequest
 
 COLUMNS: dict[str, Any] = {
     "carrier": "text",
@@ -136,3 +136,61 @@ def test_any_bytes_are_refused_as_the_clients_error_or_read(body: bytes) -> None
 def test_any_value_is_refused_as_the_clients_error_or_read(value: Any) -> None:
     body = json.dumps({"rows": [{"delay": value, "weekend": None}]}).encode()
     assert outcome(body) in (400, 422, [{"delay": value, "weekend": None}])
+
+
+@pytest.fixture(scope="module")
+def of_classes() -> RequestDecoder:
+    """The decoder of a model of classes that takes an array."""
+    need = Need("image", frozenset({"image"}))
+    return RequestDecoder({"image": Numbers(3), "ticket": "key"}, [need], max_rows=3, classes=True)
+
+
+@pytest.mark.parametrize("image", [[1, 2.5, -3], [None, 0, 1], None])
+def test_an_array_of_its_length_is_read_as_it_is(of_classes: RequestDecoder, image: Any) -> None:
+    (row,) = of_classes.decode(json.dumps({"rows": [{"image": image}]}).encode()).rows
+    assert row == {"image": image}
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "field"),
+    [
+        ("[31337, 1]", 422, "rows[0].image"),
+        ("[31337, 1, 1, 1]", 422, "rows[0].image"),
+        ("[]", 422, "rows[0].image"),
+        ('"SECRET"', 422, "rows[0].image"),
+        ("31337", 422, "rows[0].image"),
+        ('{"SECRET": 1}', 422, "rows[0].image"),
+        ('[1, "SECRET", 1]', 422, "rows[0].image[1]"),
+        ("[1, [31337], 1]", 422, "rows[0].image[1]"),
+        ("[1, true, 1]", 422, "rows[0].image[1]"),
+        ("[1, 1, 1e39]", 422, "rows[0].image[2]"),
+        ("[1, 1, 1e400]", 422, "rows[0].image[2]"),
+        ("[1, 1, NaN]", 400, "body"),
+        ("[1, 1, 1", 400, "body"),
+    ],
+)
+def test_an_array_of_another_shape_is_refused_by_its_name(
+    of_classes: RequestDecoder, image: str, status: int, field: str
+) -> None:
+    error = refused(of_classes, f'{{"rows": [{{"image": {image}}}]}}'.encode())
+    assert (error.status, error.field) == (status, field)
+    assert "SECRET" not in str(error)
+    assert "31337" not in str(error)
+
+
+def test_what_nothing_else_stands_for_is_needed_itself(of_classes: RequestDecoder) -> None:
+    error = refused(of_classes, b'{"rows": [{"ticket": 1}]}')
+    assert (error.field, error.todo) == ("rows[0].image", "")
+
+
+def test_all_scores_are_asked_for_of_a_model_of_classes_only(
+    decoder: RequestDecoder, of_classes: RequestDecoder
+) -> None:
+    assert isinstance(of_classes.decode(b'{"rows": [], "scores": true}'), ScoresRequest)
+    assert not isinstance(of_classes.decode(b'{"rows": [], "scores": false}'), ScoresRequest)
+    assert refused(decoder, b'{"rows": [], "scores": true}').field == "scores"
+
+
+@pytest.mark.parametrize("wish", ['"scores": 1', '"scores": null', '"scores": true, "scores": false'])
+def test_a_wrong_wish_for_scores_is_refused(of_classes: RequestDecoder, wish: str) -> None:
+    assert refused(of_classes, f'{{"rows": [{{"image": null}}], {wish}}}'.encode()).field == "scores"

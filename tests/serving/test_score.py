@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from millrace.settings import Settings
 from serving.batch import score as scoring
 from serving.batch.score import score_frame, score_rows
 
-from .conftest import Promote
+from .conftest import CONTRACT, Promote
 
 
 @pytest.fixture
@@ -70,3 +71,30 @@ def test_scores_that_are_no_numbers_are_refused(bundle: Bundle) -> None:
 
     with pytest.raises(BundleError, match="1000 of 1000"):
         score_frame(bundle.contract, Broken(), FRAME)
+
+
+class Thirds:
+    """Of three classes, the second as probable as the first input says; no number where that is missing."""
+
+    name = "thirds"
+
+    def predict(self, matrix: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]  # a test's own engine
+        second = matrix[:, 0].astype(np.float64)
+        return np.stack([(1 - second) / 2, second, (1 - second) / 2], axis=1)
+
+
+OF_CLASSES = replace(CONTRACT, classes=("a", "b", "c"))
+
+
+def test_each_class_has_its_score_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 7)
+    frame = pl.DataFrame({"delay": np.linspace(0, 1, 20, dtype=np.float32), "far": [0.0] * 20})
+    scores = score_frame(OF_CLASSES, Thirds(), frame)
+    np.testing.assert_array_equal(scores[:, 1], frame["delay"].to_numpy())
+    np.testing.assert_array_equal(score_rows(OF_CLASSES, Thirds(), frame.rows()), scores)
+    assert score_frame(OF_CLASSES, Thirds(), frame.head(0)).shape == (0, 3)
+
+
+def test_a_row_with_a_class_without_a_number_counts_once() -> None:
+    with pytest.raises(BundleError, match="1 of 2 rows"):
+        score_frame(OF_CLASSES, Thirds(), pl.DataFrame({"delay": [0.5, None], "far": [0.0, 0.0]}))

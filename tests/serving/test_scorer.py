@@ -9,8 +9,9 @@ import pytest
 
 from millrace.errors import RequestError
 from millrace.telemetry import Metrics
+from serving.online.answers import Answer
 from serving.online.request import PredictRequest
-from serving.online.scorer import Answer, Scorer
+from serving.online.scorer import Scorer
 
 from .conftest import CONTRACT, NOW, FakeReader
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from millrace import Candidate, ModelInput, TorchCandidate
-from millrace.contract import InputSpec
 from millrace.errors import TrainingError
+from millrace.inputs import InputSpec
 from training import export as export_module
 from training.export import export, parity_rows
 from training.fit import fit
@@ -137,12 +137,19 @@ def test_a_network_is_served_by_onnx_and_equal() -> None:
         np.testing.assert_allclose(found.engine.predict(X[:rows]), model.predict_proba(X[:rows])[:, 1], atol=1e-5)
 
 
-def test_a_network_that_tracing_gets_wrong_is_not_served() -> None:
+def test_a_network_that_tracing_gets_wrong_is_served_by_its_weights() -> None:
     model = fit(TorchCandidate("odd", branching, max_epochs=1), INPUTS, X, Y).model
-    with pytest.raises(TrainingError, match="no engine") as caught:
-        export("odd", model, SPECS, X)
-    assert "trace: BundleError" in caught.value.looked
-    assert "torch_export" in caught.value.looked
+    found = export("odd", model, SPECS, X)
+    assert found.kind == "torch"
+    assert "trace: BundleError" in found.reason
+    assert "torch_export" in found.reason
+    np.testing.assert_allclose(found.engine.predict(X), model.predict_proba(X)[:, 1], atol=1e-6)
+
+
+def test_one_whose_code_does_not_build_it_is_not_served() -> None:
+    model = fit(TorchCandidate("odd", branching, max_epochs=1), INPUTS, X, Y).model
+    with pytest.raises(TrainingError, match="'odd' can be served by no engine"):
+        export("odd", model, SPECS, X, declared=False)
 
 
 def test_parity_is_asked_of_real_rows_and_of_the_edges() -> None:
@@ -167,3 +174,11 @@ def test_a_trees_thresholds_split_float32_rows_as_the_fitted_model_does():
     exported = export("gbm", model, tuple(InputSpec(f"x{i}", "numeric", low=-5, high=5) for i in range(4)), X)
     assert (exported.kind, exported.reason) == ("onnx", "")
     assert np.abs(exported.engine.predict(X) - model.predict_proba(X)[:, 1]).max() < 1e-5
+
+
+def test_a_model_that_raises_on_missing_values_is_told_so() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression().fit(np.nan_to_num(X), Y)
+    with pytest.raises(TrainingError, match="'bare' cannot predict every row: ValueError: Input X contains NaN"):
+        export("bare", model, SPECS, X)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -130,3 +133,36 @@ def test_a_module_with_two_logits_a_row_is_refused() -> None:
 
     with pytest.raises(TrainingError, match=r"gives \(2, 2\) for 2 rows"):
         fit(TorchCandidate("odd", lambda inputs: torch.nn.Linear(3, 2)), INPUTS, X, Y)
+
+
+@pytest.mark.parametrize("how", ["main", "thread"])
+def test_a_candidate_that_hangs_is_ended_at_its_timeout_and_named(how: str) -> None:
+    def build(inputs: Sequence[ModelInput]) -> Any:
+        while True:
+            time.sleep(0.001)
+
+    def work() -> None:
+        with pytest.raises(TrainingError, match=r"'slow' was not fitted within 0\.05 s, its timeout"):
+            fit(Candidate("slow", build, timeout=timedelta(seconds=0.05)), INPUTS, X, Y)
+        ended.append(how)
+
+    ended: list[str] = []
+    if how == "main":
+        work()
+    else:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(30)
+    assert ended == [how]
+
+
+def test_an_outcome_that_was_not_seen_is_refused(builders: dict[str, Callable[..., Any]]) -> None:
+    candidate = Candidate("trees", builders["trees"], search={"max_iter": (2,)})
+    with pytest.raises(TrainingError, match=r"fitted on the outcomes 0, 1 of 0 to 2"):
+        fit(candidate, INPUTS, X, Y, classes=3)
+
+
+def test_an_estimator_has_a_column_for_each_class(builders: dict[str, Callable[..., Any]]) -> None:
+    candidate = Candidate("trees", builders["trees"], search={"max_iter": (2,)})
+    classes = X[:, 2].astype(np.int8)
+    assert fit(candidate, INPUTS, X, classes, classes=3).model.predict_proba(X[:5]).shape == (5, 3)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from millrace.quality import quality
 from millrace.registry import experiment_id, mlflow_client
 from millrace.settings import Settings
 from training.job import Trained, train
+from training.options import TrainOptions
+from training.runs import read_artifact
 
 
 @pytest.fixture
@@ -76,8 +80,10 @@ def test_every_run_holds_parameters_metrics_versions_and_the_bundle(trained: Tra
     assert run.data.metrics["log_loss"] == pytest.approx(model.quality.log_loss)
     assert run.data.tags["lake.raw/trips"] == "3"
     assert run.data.tags["millrace.digest"] == model.bundle.digest
-    names = {artifact.path for artifact in client.list_artifacts(model.run_id, "bundle")}
-    assert names == {f"bundle/{name}" for name in ("model.onnx", "contract.json", "reference.parquet", "manifest.json")}
+    names = {Path(artifact.path).name for artifact in client.list_artifacts(model.run_id, "model/bundle")}
+    assert names == {"model.onnx", "contract.json", "reference.parquet", "manifest.json", "model_card.md"}
+    assert [one.dataset.name for one in run.inputs.dataset_inputs] == ["raw/trips"]
+    assert run.data.tags["millrace.rows"] == model.bundle.contract.lineage["provenance"]["rows"]
 
 
 def test_the_sample_for_measuring_is_rows_of_the_holdout_in_the_contracts_order(trained: Trained) -> None:
@@ -128,3 +134,45 @@ def test_a_constant_and_an_always_missing_feature_do_no_harm(
     features = (*training_set.features, "one", "none", "all_null")
     found = train(use_case, settings, replace(training_set, frame=frame, features=features), plan, as_of=as_of)
     assert [model.engine for model in found.models] == ["onnx"] * 3
+
+
+def test_a_search_fits_with_what_it_found_and_is_recorded(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, plan: ReadPlan, as_of: datetime
+) -> None:
+    logistic = replace(use_case.candidates[0], search={"C": (1e-6, 1.0)})
+    told: list[str] = []
+    options = TrainOptions(trials=2)
+    searched = replace(use_case, candidates=(logistic,))
+    found = train(searched, settings, training_set, plan, as_of=as_of, options=options, progress=told.append)
+    assert found.models[1].bundle.contract.lineage["params"] == {"C": 1.0}
+    assert [line.split(",")[0] for line in told if "trial" in line] == [
+        "logistic: trial 1 of 2",
+        "logistic: trial 2 of 2",
+    ]
+    search = read_artifact(settings, found.models[1].run_id, "search.json")
+    assert search is not None
+    assert [one["params"]["C"] for one in json.loads(search)["trials"]] == [1e-6, 1.0]
+
+
+def test_outcomes_of_three_classes_are_trained_and_judged(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, as_of: datetime
+) -> None:
+    thirds = pl.col("hour").cast(pl.Int8) // 8
+    three = replace(use_case, label=replace(use_case.label, classes=("night", "day", "evening")), baseline=None)
+    rows = replace(training_set, frame=training_set.frame.with_columns(label=thirds))
+    found = train(three, settings, rows, None, as_of=as_of)
+    trees = found.models[1]
+    assert trees.scores.shape == (found.holdout.height, 3)
+    assert trees.quality.accuracy > 0.95
+    assert trees.bundle.contract.classes == ("night", "day", "evening")
+    assert trees.bundle.contract.read_plan == {}
+
+
+@pytest.mark.parametrize("name", ["score", "predicted", "version"])
+def test_a_feature_with_the_name_of_a_logged_column_is_refused(
+    use_case: UseCase, settings: Settings, training_set: TrainingSet, plan: ReadPlan, as_of: datetime, name: str
+) -> None:
+    frame = training_set.frame.with_columns(pl.lit(1.0).alias(name))
+    rows = replace(training_set, frame=frame, features=(*training_set.features, name))
+    with pytest.raises(TrainingError, match=f"'{name}' has the name of a column"):
+        train(use_case, settings, rows, plan, as_of=as_of)

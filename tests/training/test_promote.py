@@ -14,15 +14,33 @@ from features.parity import Mismatch, Parity
 from features.plan import ReadPlan
 from features.training_set import TrainingSet
 from millrace import Budget, UseCase, at_least
+from millrace.bundle import Bundle
 from millrace.db import Database
 from millrace.registry import mlflow_client
 from millrace.settings import Settings
+from training.evidence import Champion, Cost, Evidence, Judged, Measure
 from training.job import Trained, train
-from training.promote import Outcome, choose, judge_all, settle
+from training.options import TrainOptions
+from training.promote import Outcome, choose, settle
 
 CHEAP = {"p50_ms": 0.01, "p99_ms": 0.05, "memory_mb": 5.0, "bundle_mb": 0.1}
-COSTS = dict.fromkeys(("coin", "logistic", "trees"), CHEAP)
 SAME = Parity(rows=300, values=1_200, mismatches=0, first=(), seconds=0.1)
+
+
+def costing(**changed: dict[str, float]) -> Measure:
+    """A meter by which every model is cheap, but for what is given by a candidate's name."""
+
+    def measure(bundle: Bundle) -> Cost:
+        return Cost(CHEAP | changed.get(bundle.contract.candidate, {}))
+
+    return measure
+
+
+def judged_by(
+    use_case: UseCase, settings: Settings, trained: Trained, measure: Measure, champion: Champion | None = None
+) -> list[Judged]:
+    as_of = trained.as_of
+    return Evidence(use_case, settings, trained, use_case.budget, SAME, champion, measure, as_of, seed=0).judged()
 
 
 @pytest.fixture
@@ -39,7 +57,7 @@ def trained(
 
 @pytest.fixture
 def first(use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime) -> Outcome:
-    return settle(use_case, settings, db, trained, COSTS, parity=SAME, as_of=as_of, why="First training")
+    return settle(use_case, settings, db, trained, costing(), parity=SAME, as_of=as_of, why="First training")
 
 
 def test_the_best_that_passes_becomes_the_first_champion(
@@ -81,7 +99,7 @@ def test_an_equal_challenger_is_refused_and_the_champion_stays(
     as_of: datetime,
 ) -> None:
     again = train(use_case, settings, training_set, plan, as_of=as_of)
-    outcome = settle(use_case, settings, db, again, COSTS, parity=SAME, as_of=as_of, why="A look")
+    outcome = settle(use_case, settings, db, again, costing(), parity=SAME, as_of=as_of, why="A look")
     serving = db.champion("late")
     assert not outcome.promoted
     assert serving is not None
@@ -106,7 +124,7 @@ def test_a_better_challenger_takes_over(
     later = as_of + timedelta(days=40)
     turned = training_rows(later, seed=9).with_columns(label=1 - pl.col("label"))  # the world has changed
     trained = train(use_case, settings, replace(training_set, frame=turned), plan, as_of=later)
-    outcome = settle(use_case, settings, db, trained, COSTS, parity=SAME, as_of=later)
+    outcome = settle(use_case, settings, db, trained, costing(), parity=SAME, as_of=later)
     serving = db.champion("late")
     assert outcome.promoted
     assert serving is not None
@@ -119,7 +137,7 @@ def test_no_model_within_the_budget_means_no_champion(
     use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime
 ) -> None:
     strict = replace(use_case, budget=Budget(at_least(roc_auc=0.999)))
-    outcome = settle(strict, settings, db, trained, COSTS, parity=SAME, as_of=as_of)
+    outcome = settle(strict, settings, db, trained, costing(), parity=SAME, as_of=as_of)
     assert not outcome.promoted
     assert db.champion("late") is None
     assert outcome.version.status == "refused"
@@ -127,20 +145,62 @@ def test_no_model_within_the_budget_means_no_champion(
     assert "must be at least 0.999" in outcome.reason
 
 
-def test_the_baseline_never_serves(use_case: UseCase, settings: Settings, trained: Trained, as_of: datetime) -> None:
-    costly = {name: CHEAP | ({"memory_mb": 900.0} if name != "coin" else {}) for name in COSTS}
+def test_the_baseline_never_serves(use_case: UseCase, settings: Settings, trained: Trained) -> None:
+    dear = {"memory_mb": 900.0}
     open_budget = replace(use_case, budget=Budget(use_case.budget.limits[1:]))
-    judged = judge_all(open_budget, settings, trained, costly, parity=SAME, champion=None, as_of=as_of)
+    judged = judged_by(open_budget, settings, trained, costing(logistic=dear, trees=dear))
     assert [one.verdict.passed for one in judged] == [True, False, False]
-    assert choose(judged).model.candidate == "trees"
+    assert choose(judged, open_budget.budget).model.candidate == "trees"
 
 
 def test_a_dearer_model_of_lower_loss_gives_way_when_it_misses_the_budget(
-    use_case: UseCase, settings: Settings, trained: Trained, as_of: datetime
+    use_case: UseCase, settings: Settings, trained: Trained
 ) -> None:
-    costly = COSTS | {"trees": CHEAP | {"memory_mb": 900.0}}
-    judged = judge_all(use_case, settings, trained, costly, parity=SAME, champion=None, as_of=as_of)
-    assert choose(judged).model.candidate == "logistic"
+    judged = judged_by(use_case, settings, trained, costing(trees={"memory_mb": 900.0}))
+    assert choose(judged, use_case.budget).model.candidate == "logistic"
+
+
+def test_a_budget_that_prefers_the_cheapest_takes_it_among_those_that_pass(
+    use_case: UseCase, settings: Settings, trained: Trained
+) -> None:
+    judged = judged_by(use_case, settings, trained, costing(trees={"memory_mb": 50.0}))
+    assert choose(judged, use_case.budget).model.candidate == "trees"
+    assert choose(judged, Budget(use_case.budget.limits, prefer="cheapest")).model.candidate == "logistic"
+
+
+def test_a_tightened_budget_changes_the_choice_though_the_champion_is_better(
+    first: Outcome,
+    use_case: UseCase,
+    settings: Settings,
+    db: Database,
+    training_set: TrainingSet,
+    plan: ReadPlan,
+    as_of: datetime,
+) -> None:
+    again = train(use_case, settings, training_set, plan, as_of=as_of)
+    tight, meter = TrainOptions(budget={"memory_mb": 20.0}), costing(trees={"memory_mb": 50.0})
+    outcome = settle(use_case, settings, db, again, meter, parity=SAME, as_of=as_of, options=tight)
+    assert (outcome.promoted, outcome.version.candidate) == (True, "logistic")
+    assert "that champion breaks the budget itself" in outcome.reason
+
+
+def test_when_none_passes_the_reason_says_by_how_much_each_missed(
+    use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime
+) -> None:
+    tight = TrainOptions(budget={"memory_mb": 3.0})
+    outcome = settle(
+        use_case, settings, db, trained, costing(trees={"memory_mb": 5.5}), parity=SAME, as_of=as_of, options=tight
+    )
+    assert not outcome.promoted
+    assert outcome.reason == (
+        "trees is refused. Memory added by the model is 5.5 MB and must be at most 3 MB: it misses by 2.5 MB. "
+        "logistic is refused, too: Memory added by the model is 5 MB and must be at most 3 MB: it misses by 2 MB."
+    )
+
+
+def test_the_chosen_models_run_has_the_picture_of_all(first: Outcome, settings: Settings) -> None:
+    client = mlflow_client(settings)
+    assert {"pareto.png", "pareto.json"} <= {one.path for one in client.list_artifacts(first.version.run_id)}
 
 
 def test_a_damaged_champion_does_not_keep_a_good_model_out(
@@ -154,7 +214,7 @@ def test_a_damaged_champion_does_not_keep_a_good_model_out(
 ) -> None:
     (Path(first.version.bundle) / "model.onnx").write_bytes(b"")
     again = train(use_case, settings, training_set, plan, as_of=as_of)
-    outcome = settle(use_case, settings, db, again, COSTS, parity=SAME, as_of=as_of)
+    outcome = settle(use_case, settings, db, again, costing(), parity=SAME, as_of=as_of)
     assert outcome.promoted
     assert "cannot be compared" in outcome.reason
 
@@ -164,7 +224,7 @@ def test_a_model_whose_features_differ_online_does_not_serve(
 ) -> None:
     told = Mismatch("recent", "delay", {"carrier": "AA"}, as_of, 4.0, None)
     differs = Parity(rows=300, values=1_200, mismatches=7, first=(told,), seconds=0.1)
-    outcome = settle(use_case, settings, db, trained, COSTS, parity=differs, as_of=as_of)
+    outcome = settle(use_case, settings, db, trained, costing(), parity=differs, as_of=as_of)
     assert not outcome.promoted
     assert db.champion("late") is None
     assert outcome.version.status == "refused"
@@ -173,5 +233,5 @@ def test_a_model_whose_features_differ_online_does_not_serve(
         "Asked again online, 7 of the 1,200 feature values of 300 training rows differ; delay of recent for carrier AA "
         "at 2013-02-10 00:00 UTC is 4.0 offline and None online."
     )
-    assert outcome.reason == f"trees is refused. {why}"
+    assert outcome.reason == f"trees is refused. {why} logistic is refused, too."
     assert db.decisions("late")[-1].evidence["verdict"]["against"] == [why]

@@ -162,6 +162,13 @@ def test_types_that_delta_lacks_are_stored_as_the_nearest(lake: Lake, column: pl
     assert lake.scan("raw/x").collect_schema()["c"] == stored
 
 
+def test_arrays_of_a_fixed_length_are_lists_in_every_commit(lake: Lake) -> None:
+    for number in (1, 2):
+        image = pl.Series("image", [[number, 0.5]], pl.Array(pl.Float64, 2))
+        lake.append("raw/x", rows((number, 0, 1.0)).with_columns(image))
+    assert lake.scan("raw/x").sort("key").collect()["image"].to_list() == [[1.0, 0.5], [2.0, 0.5]]
+
+
 def test_an_untyped_column_takes_the_type_that_the_table_has(lake: Lake) -> None:
     lake.append("raw/x", rows((1, 0, 1.0)))
     lake.append("raw/x", rows((2, 0, 1.0)).with_columns(value=pl.lit(None)))
