@@ -7,6 +7,8 @@ All on the real flights of the first three months of 2013. `--runs` is how often
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import torch_bench
@@ -94,7 +97,19 @@ def trainings(ws: Workspace, repeat: int = 3) -> list[Figure]:
         Figure("  … of which fitting and exporting", making, "s"),
         Figure("  … of which MLflow's client", tracked, "s"),
         Figure("  … MLflow's share", 100 * tracked / whole, "%", 5),
+        Figure("  … importing MLflow, once a process, not in it", importing(), "s"),
     ]
+
+
+def importing(repeat: int = 3) -> float:
+    """Seconds that a fresh process needs to import MLflow's client beyond what a training has loaded anyway; the
+    median."""
+    code = (
+        "import time, polars, sqlalchemy, pandas, sklearn, pydantic; began = time.perf_counter(); "
+        "from mlflow import MlflowClient; print(time.perf_counter() - began)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for _ in range(repeat)]
+    return median(float(run.stdout) for run in runs)
 
 
 def options(seed: int) -> Any:

@@ -164,8 +164,25 @@ def verdict(
 
     with open_workspace(use_case) as workspace:
         found = act(workspace, version)
-    told = {name: " ".join(found[name]) for name in ("reasons", "against") if name in found}  # sentences
-    console.show(found if json else found | told, json)
+    console.show(found if json else _for_people(found), json)
+
+
+def _for_people(found: dict[str, Any]) -> dict[str, Any]:
+    """A verdict as two tables; the figures behind each check are for machines."""
+    told = {name: value for name, value in found.items() if name not in ("reasons", "against", "limits", "checks")}
+    if found.get("against"):
+        told["against"] = " ".join(found["against"])
+    limits = [
+        {
+            "limit": f"{one['metric']} {one['sense']} {one['bound']:g}",
+            "measured": one["measured"],
+            "margin": one["margin"],
+            "kept": "waived" if one.get("waived") else one["passed"],
+        }
+        for one in found["limits"]
+    ]
+    checks = [{"check": one["name"], "passed": one["passed"], "why": one["reason"]} for one in found.get("checks", [])]
+    return told | {"limits": limits, "checks": checks}
 
 
 @app.command()
