@@ -67,8 +67,11 @@ def train_and_gate(
     progress: Callable[[str], None] | None = None,
 ) -> TrainingDone:
     """Train every candidate on what was known at `as_of`, measure each on the path that will serve it, let the best
-    one that passes its gate serve, and record the verdict either way."""
-    with ws.run("train", as_of) as detail:
+    one that passes its gate serve, and record the verdict either way.
+
+    Raises `BusyError` when another process trains this use case, and whatever stands in the way of a training.
+    """
+    with ws.db.lease(f"train {ws.use_case.name}"), ws.run("train", as_of) as detail:
         policy = ws.use_case.training
         plan = _read_plan(ws)
         rows = training_set(ws.use_case, ws.settings, ws.lake, since=as_of - policy.history, until=as_of, as_of=as_of)

@@ -165,7 +165,8 @@ class _Job:
         def heard(done: int, total: int, best: float | None) -> None:
             if done:
                 told = "" if best is None else f", best log loss {best:.4f}"
-                self.tell(f"{candidate.name}: trial {done} of {total}{told}")
+                bar = "█" * round(20 * done / total)
+                self.tell(f"{candidate.name}: {bar:░<20} trial {done} of {total}{told}")
 
         return search(
             candidate,

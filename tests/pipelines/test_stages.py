@@ -10,7 +10,7 @@ import pytest
 
 from features.training_set import historical_features
 from millrace import Monitor
-from millrace.errors import GateError, NoChampionError, NoDataError
+from millrace.errors import BusyError, GateError, NoChampionError, NoDataError
 from millrace.prediction_log import TABLE
 from pipelines import data, models, scoring, status, watching
 from pipelines.workspace import Workspace, open_workspace
@@ -100,6 +100,13 @@ def test_a_training_on_the_same_rows_does_not_replace_an_equal_champion(ws: Work
     assert not done.outcome.promoted
     assert ws.db.champion("taxi").version == 1
     assert "refused" in {decision.action for decision in ws.db.decisions("taxi")}
+
+
+def test_one_process_trains_a_use_case_at_a_time(ws: Workspace):
+    before = len(ws.db.models("taxi"))
+    with ws.db.lease("train taxi"), pytest.raises(BusyError, match="already doing this"):
+        models.train_and_gate(ws, as_of=START)
+    assert len(ws.db.models("taxi")) == before
 
 
 def test_a_refused_version_needs_a_reason_to_serve_and_can_be_rolled_back(ws: Workspace):

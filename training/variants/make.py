@@ -69,7 +69,15 @@ def _made_network(variant: Prune | Distil, base: _Base, rows: Rows) -> tuple[Fit
             network, notes = pruned(base.candidate, base.fitted, rows, variant)
         else:
             network, notes = distilled(base.fitted, rows, variant)
-    found = export(name, network.model, rows.inputs, rows.X, classes=rows.classes, threads=rows.hardware.threads)
+    found = export(
+        name,
+        network.model,
+        rows.inputs,
+        rows.X,
+        classes=rows.classes,
+        threads=rows.hardware.threads,
+        declared=isinstance(variant, Distil),  # no code builds a pruned network again
+    )
     seconds = time.perf_counter() - began
     return network, Made(name, found, network.params, network.curves, seconds, of=base.name, notes=notes)
 
