@@ -7,7 +7,7 @@ is measured on it is what a model trained at that moment would have done. This m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -52,7 +52,7 @@ def split_in_time(rows: pl.DataFrame, training: Training, *, as_of: datetime, cl
     found = Split(labelled.filter(before), labelled.filter(pl.col(EVENT_TIME) > cut), cut)
     _check_enough(found, training)
     _check_outcomes(found.fit, "the rows to fit on", classes)
-    _check_outcomes(found.holdout, f"the hold-out (the last {training.holdout})", classes)
+    _check_outcomes(found.holdout, f"the hold-out (the last {_told(training.holdout)})", classes)
     lacking = set(range(classes)) - set(found.fit.get_column(LABEL).unique())
     if lacking:
         raise TrainingError(
@@ -66,8 +66,8 @@ def _check_enough(found: Split, training: Training) -> None:
     if found.fit.height < training.min_rows:
         raise TrainingError(
             f"There is too little to train on: {found.fit.height} labelled rows, {training.min_rows} are wanted.",
-            looked=f"Rows of the last {training.history.days} days whose label was known by {found.cut:%Y-%m-%d %H:%M} "
-            f"UTC, where the hold-out of {training.holdout.days} days begins.",
+            looked=f"Rows of the last {_told(training.history)} whose label was known by {found.cut:%Y-%m-%d %H:%M} "
+            f"UTC, where the hold-out of {_told(training.holdout)} begins.",
             todo="Train as of a later moment, or lower min_rows: training=Training(min_rows=…).",
         )
 
@@ -85,3 +85,8 @@ def _check_outcomes(rows: pl.DataFrame, which: str, classes: int) -> None:
             f"A model cannot be trained: {which} show one outcome only ({seen}).",
             todo="Train on a longer stretch: training=Training(history=…, holdout=…), or a later --as-of.",
         )
+
+
+def _told(span: timedelta) -> str:
+    """Whole days as days, anything else as hours."""
+    return f"{span.days} days" if span == timedelta(days=span.days) else f"{span / timedelta(hours=1):g} hours"

@@ -95,7 +95,7 @@ def web_router(pages: Pages, db: Database, holders: Mapping[str, Holder], clock:
         chosen = holder.use_case
         return pages.render(
             "status.html",
-            status=gather(db, chosen.name, chosen.question),
+            status=gather(db, chosen.name, chosen.question, chosen.request_features),
             names=list(holders),
             serving=holder.served.version if holder.served else None,
             problem=holder.problem,

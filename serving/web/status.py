@@ -15,16 +15,23 @@ from millrace.db import Database, DecisionRow, ModelRow, RunRow, WindowRow
 from serving.web.chart import Point, draw
 
 _NAMES = {
+    "accuracy": "Accuracy",
     "roc_auc": "ROC AUC",
     "log_loss": "Log loss",
     "brier": "Brier score",
     "calibration_error": "Calibration error",
     "p50_ms": "Latency p50",
     "p99_ms": "Latency p99",
+    "p50_ms_100": "Latency p50, 100 rows",
+    "p99_ms_100": "Latency p99, 100 rows",
+    "cold_start_ms": "Cold start",
+    "joules_per_1000": "Energy of 1,000",
     "memory_mb": "Memory",
     "bundle_mb": "Bundle size",
 }
-_UNITS = {"_ms": " ms", "_mb": " MB"}
+_FACTS = ("accuracy", "roc_auc", "log_loss", "calibration_error", "p99_ms", "memory_mb")
+"""What the champion's card has."""
+_UNITS = {"_ms": " ms", "_ms_100": " ms", "_mb": " MB", "_per_1000": " J"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,8 @@ class Status:
     ingest: Work | None
     materialize: Work | None
     views: tuple[View, ...]
+    given: tuple[str, ...]
+    """The inputs that come with a request where there is no online store."""
     windows: tuple[WindowRow, ...]
     """The newest first."""
     decisions: tuple[DecisionRow, ...]
@@ -97,8 +106,8 @@ class Status:
     """How much lower the live log loss was than that of the first champion left alone, on average."""
 
 
-def gather(db: Database, use_case: str, question: str) -> Status:
-    """Everything the page shows of a use case, which may have nothing yet."""
+def gather(db: Database, use_case: str, question: str, given: tuple[str, ...] = ()) -> Status:
+    """Everything the page shows of a use case, which may have nothing yet; `given` are its request features."""
     champion, windows, decisions = db.champion(use_case), db.windows(use_case), db.decisions(use_case)
     ingests, materializations = db.runs(use_case, "ingest"), db.runs(use_case, "materialize")
     return Status(
@@ -109,6 +118,7 @@ def gather(db: Database, use_case: str, question: str) -> Status:
         ingest=_work(ingests[0]) if ingests else None,
         materialize=_work(materializations[0]) if materializations else None,
         views=_views(materializations),
+        given=given,
         windows=tuple(reversed(windows)),
         decisions=tuple(reversed(decisions))[:8],
         roc_auc=draw("ROC AUC", _points(windows, "roc_auc")),
@@ -126,7 +136,7 @@ def metric_text(metric: str, value: Any) -> str:
     """A value with its unit, in about three significant digits; a dash when it was not measured."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return "–"
-    unit = _UNITS.get(metric[-3:], "")
+    unit = next((unit for suffix, unit in _UNITS.items() if metric.endswith(suffix)), "")
     return f"{value:.3g}{unit}" if unit and value < 100 else f"{value:,.0f}{unit}" if unit else f"{value:.4f}"
 
 
@@ -135,7 +145,7 @@ def _card(champion: ModelRow, decisions: Sequence[DecisionRow]) -> ChampionCard:
         row for row in decisions if row.version == champion.version and row.action in ("promoted", "rolled back")
     ]
     measured = {**champion.quality, **champion.cost}
-    facts = [(metric_name(name), metric_text(name, measured[name])) for name in _NAMES if name in measured]
+    facts = [(metric_name(name), metric_text(name, measured[name])) for name in _FACTS if name in measured]
     verdict = champion.verdict
     return ChampionCard(
         version=champion.version,
@@ -143,7 +153,7 @@ def _card(champion: ModelRow, decisions: Sequence[DecisionRow]) -> ChampionCard:
         trained_as_of=champion.as_of,
         since=entered[-1].as_of if entered else None,
         reason=entered[-1].reason if entered else "",
-        facts=tuple(facts[:6]),
+        facts=tuple(facts),
         passed=verdict.get("passed"),
         reasons=tuple(str(reason) for reason in verdict.get("reasons", ())),
         limits=tuple(_limit(limit) for limit in verdict.get("limits", ())),

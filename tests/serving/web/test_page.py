@@ -13,6 +13,7 @@ from millrace.usecase import UseCase
 from serving.app import create_app
 from serving.guard import COOKIE
 from serving.keys import SESSION, KeyRing, api_key
+from serving.web.page import Pages
 from serving.web.status import LimitLine, View, gather, metric_text
 
 from ..conftest import NOW, Promote, client_of
@@ -135,6 +136,23 @@ def test_a_view_keeps_its_newest_value_when_nothing_was_new(db: Database) -> Non
         run = db.start_run("late", "materialize", NOW + hours * HOUR)
         db.end_run(run, "done", {"views": {"carrier_view": {"entities": 0 if newest is None else 7, "newest": newest}}})
     assert gather(db, "late", "?").views == (View("carrier_view", 0, NOW - HOUR, "6 h"),)
+
+
+def test_without_an_online_store_the_page_says_what_comes_with_the_request(db: Database) -> None:
+    assert gather(db, "late", "?", ("image",)).given == ("image",)
+    page = Pages().render(
+        "status.html", status=gather(db, "late", "?", ("image",)), names=["late"], serving=None, problem="", now=NOW
+    )
+    assert "Every input comes with the request (image): there is no online store." in page
+    assert "millrace materialize" not in page
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [("p99_ms_100", 1.25, "1.25 ms"), ("joules_per_1000", 0.5, "0.5 J"), ("accuracy", 0.98, "0.9800")],
+)
+def test_a_figure_is_written_with_its_unit(metric: str, value: float, text: str) -> None:
+    assert metric_text(metric, value) == text
 
 
 def test_the_verdict_shows_each_limit_with_its_measurement(db: Database, promote: Promote) -> None:
