@@ -23,7 +23,7 @@ from millrace.db import ModelRow
 from millrace.engine import open_engine
 from millrace.errors import BundleError, FeatureError
 from millrace.keys import public_key
-from millrace.quality import Difference, quality
+from millrace.quality import Difference, Quality, quality
 from millrace.settings import Settings
 from millrace.source import EVENT_TIME
 from millrace.usecase import UseCase
@@ -102,6 +102,12 @@ class Evidence:
     def judged(self) -> list[Judged]:
         """Every model, in the order of training; the baseline is judged by budget and parity alone."""
         return [self._judged(model) for model in self.trained.models]
+
+    def standing(self) -> tuple[ModelRow, Quality, Cost] | None:
+        """The champion on these rows and what it costs; None when there is none to compare with."""
+        if self.champion is None or self.champion.scores is None:
+            return None
+        return self.champion.row, quality(self.trained.labels, self.champion.scores), self._champion_cost
 
     def _judged(self, model: TrainedModel) -> Judged:
         cost = self.measure(model.bundle)

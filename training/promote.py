@@ -62,7 +62,7 @@ def settle(
     evidence = Evidence(use_case, settings, trained, budget, parity, champion, measure, as_of, options.seed, before)
     judged = evidence.judged()
     best = choose(judged, budget)
-    _record(settings, use_case, judged, best, budget)
+    _record(settings, use_case, judged, best, budget, _points(judged, best, evidence))
     row = register(
         settings,
         db,
@@ -110,8 +110,8 @@ def _share(one: Judged, budget: Budget) -> float:
     return sum(one.cost.figures.get(metric, 0.0) / bound for metric, bound in bounds.items())
 
 
-def _record(settings: Settings, use_case: UseCase, judged: Sequence[Judged], best: Judged, budget: Budget) -> None:
-    """Costs and verdicts into the models' runs, the Pareto picture of all of them into the chosen one's."""
+def _points(judged: Sequence[Judged], best: Judged, evidence: Evidence) -> list[Point]:
+    """Every model of the training, and the champion that stays where none replaces it."""
     points = [
         Point(
             one.model.candidate,
@@ -123,14 +123,29 @@ def _record(settings: Settings, use_case: UseCase, judged: Sequence[Judged], bes
         )
         for one in judged
     ]
-    drawn = picture(points, budget, title=f"{use_case.name}: log loss against cost")
-    told = {one.model.run_id: (one.verdict.to_dict(), one.cost.figures) for one in judged}
+    stays = None if best.verdict.passed else evidence.standing()
+    if stays is not None:
+        row, found, cost = stays
+        name = f"champion {row.version} ({row.candidate})"
+        points.append(Point(name, found.log_loss, found.accuracy, cost.figures, passed=True, champion=True))
+    return points
+
+
+def _record(
+    settings: Settings,
+    use_case: UseCase,
+    judged: Sequence[Judged],
+    best: Judged,
+    budget: Budget,
+    points: Sequence[Point],
+) -> None:
+    """Costs and verdicts into the models' runs, the Pareto picture of all of them into the chosen one's."""
     record_verdicts(
         settings,
         use_case.name,
-        told,
+        {one.model.run_id: (one.verdict.to_dict(), one.cost.figures) for one in judged},
         best=best.model.run_id,
-        pareto=drawn,
+        pareto=picture(points, budget, title=f"{use_case.name}: log loss against cost"),
         points=[point.to_dict() for point in points],
     )
 

@@ -14,6 +14,18 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 from sqlalchemy.types import TypeDecorator
 
 
+class Reason(TypeDecorator[str]):
+    """Sentences that say why, at most 4,096 characters: of longer ones the end gives way, since PostgreSQL would refuse
+    the row and the decision with it."""
+
+    impl = String(4096)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Cut to what the column holds."""
+        return value if value is None or len(value) <= 4096 else f"{value[:4094]} …"
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """A timezone-aware instant; SQLite keeps no zone, so it is stored there as UTC and read back as UTC."""
 
@@ -73,7 +85,7 @@ class DecisionRow(Base):
     use_case: Mapped[str]
     as_of: Mapped[datetime]
     action: Mapped[str]
-    reason: Mapped[str] = mapped_column(String(4096))
+    reason: Mapped[str] = mapped_column(Reason())
     created_at: Mapped[datetime]
     version: Mapped[int | None] = mapped_column(default=None)
     evidence: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
@@ -91,7 +103,7 @@ class WindowRow(Base):
     rows: Mapped[int]
     labelled: Mapped[int]
     action: Mapped[str]
-    reason: Mapped[str] = mapped_column(String(4096))
+    reason: Mapped[str] = mapped_column(Reason())
     created_at: Mapped[datetime]
     metrics: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
     drifted: Mapped[list[str]] = mapped_column(default_factory=list)

@@ -40,6 +40,12 @@ def test_promotion_retires_the_old_champion_and_is_recorded(db):
     assert [decision.reason for decision in db.decisions("flights")] == ["first", "better"]
 
 
+def test_the_end_of_a_very_long_reason_gives_way(db):
+    db.add_model(model(1))
+    db.set_champion("flights", 1, as_of=T0, reason="a" * 10_000)
+    assert db.decisions("flights")[0].reason == "a" * 4_094 + " …"
+
+
 def test_promoting_an_unknown_version_changes_nothing(db):
     db.add_model(model(1))
     db.set_champion("flights", 1, as_of=T0, reason="first")

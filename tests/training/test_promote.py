@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from training.evidence import Champion, Cost, Evidence, Judged, Measure
 from training.job import Trained, train
 from training.options import TrainOptions
 from training.promote import Outcome, choose, settle
+from training.runs import read_artifact
 
 CHEAP = {"p50_ms": 0.01, "p99_ms": 0.05, "memory_mb": 5.0, "bundle_mb": 0.1}
 SAME = Parity(rows=300, values=1_200, mismatches=0, first=(), seconds=0.1)
@@ -198,9 +200,30 @@ def test_when_none_passes_the_reason_says_by_how_much_each_missed(
     )
 
 
+def models_in_the_picture(settings: Settings, outcome: Outcome) -> dict[str, bool]:
+    """The models of the Pareto picture, and which is marked as the champion."""
+    assert read_artifact(settings, outcome.version.run_id, "pareto.png").startswith(b"\x89PNG")
+    told = json.loads(read_artifact(settings, outcome.version.run_id, "pareto.json"))
+    return {one["name"]: one["champion"] for one in told["models"]}
+
+
 def test_the_chosen_models_run_has_the_picture_of_all(first: Outcome, settings: Settings) -> None:
-    client = mlflow_client(settings)
-    assert {"pareto.png", "pareto.json"} <= {one.path for one in client.list_artifacts(first.version.run_id)}
+    assert models_in_the_picture(settings, first) == {"coin": False, "logistic": False, "trees": True}
+
+
+def test_a_champion_that_stays_is_in_the_picture(
+    first: Outcome,
+    use_case: UseCase,
+    settings: Settings,
+    db: Database,
+    training_set: TrainingSet,
+    plan: ReadPlan,
+    as_of: datetime,
+) -> None:
+    again = train(use_case, settings, training_set, plan, as_of=as_of)
+    refused = settle(use_case, settings, db, again, costing(), parity=SAME, as_of=as_of)
+    models = models_in_the_picture(settings, refused)
+    assert models == {"coin": False, "logistic": False, "trees": False, "champion 1 (trees)": True}
 
 
 def test_a_damaged_champion_does_not_keep_a_good_model_out(
