@@ -92,6 +92,29 @@ class RequestDecoder:
     def decode(self, body: bytes) -> PredictRequest:
         """The request, or `RequestError`: 400 what is not JSON, 413 too many rows, 422 a wrong column or value."""
         given = self._parse(body)
+        rows = self._rows(given)
+        scores = self._classes and given.scores is not UNSET
+        _refuse_duplicates(body, given, rows, scores)
+        if b"\\u0000" in body:
+            _refuse_nul(rows)
+        wanted = ScoresRequest if scores and given.scores is True else PredictRequest
+        return wanted(rows, _instant(given.at), given.features is True)
+
+    def check(self, rows: Sequence[Mapping[str, Any]]) -> PredictRequest:
+        """The request of rows that came some other way than as our JSON, checked as strictly.
+
+        Values are plain; NaN, which tensors and frames have for a missing number, is null. Raises `RequestError` (413,
+        422) as `decode` does.
+        """
+        try:
+            given = msgspec.convert({"rows": [_without_nan(row) for row in rows]}, self._decoder.type)
+        except msgspec.ValidationError as error:
+            raise _wrong_value(str(error)) from None
+        plain = self._rows(given)
+        _refuse_nul(plain)
+        return PredictRequest(plain, None, False)
+
+    def _rows(self, given: Any) -> list[dict[str, Any]]:
         if len(given.rows) > self._max_rows:
             raise RequestError(
                 413,
@@ -100,14 +123,10 @@ class RequestDecoder:
                 todo="Split it, or score many at once with `millrace score`.",
             )
         rows: list[dict[str, Any]] = msgspec.to_builtins(given.rows, builtin_types=(datetime,))
-        _refuse_duplicates(body, given, rows, self._classes and given.scores is not UNSET)
-        if b"\\u0000" in body:
-            _refuse_nul(rows)
         for index, row in enumerate(rows):
             if not row.keys() >= self._needed:
                 self._check_needs(index, row)
-        wanted = ScoresRequest if self._classes and given.scores is True else PredictRequest
-        return wanted(rows, _instant(given.at), given.features is True)
+        return rows
 
     def _parse(self, body: bytes) -> Any:
         try:
@@ -126,6 +145,10 @@ class RequestDecoder:
                     field=f"rows[{index}].{need.column}",
                     todo=_instead(need),
                 )
+
+
+def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if value != value else value for name, value in row.items()}  # noqa: PLR0124  # only NaN differs from itself
 
 
 def _instead(need: Need) -> str:
