@@ -43,7 +43,7 @@ docs: $(STAMP) ## write docs/settings.md anew from the settings
 lock: $(STAMP) ## resolve requirements.lock anew from pyproject.toml; newest of all: make lock ARGS=--upgrade
 	@$(RUN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links $(ARGS) --output-file requirements.lock > /dev/null
-	@sed -E -e '/^(nvidia|cuda|triton)/d' -e '/^torch==/s/\+[a-z0-9.]+//' requirements.lock > $(VENV)/requirements.lock
+	@sed -E -e '/^(nvidia|cuda|triton(==|-windows))/d' -e '/^torch==/s/\+[a-z0-9.]+//' requirements.lock > $(VENV)/requirements.lock
 	@mv $(VENV)/requirements.lock requirements.lock
 
 clean: ## remove caches, build output and what demo and bench wrote; keeps .venv and your own .millrace

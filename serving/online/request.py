@@ -148,7 +148,7 @@ class RequestDecoder:
 
 
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if value != value else value for name, value in row.items()}  # noqa: PLR0124  # only NaN differs from itself
+    return {name: None if value != value else value for name, value in row.items()}  # only NaN differs from itself
 
 
 def _instead(need: Need) -> str:
