@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from math import nan
 from typing import Any, Literal
 
@@ -87,23 +88,18 @@ class Contract:
 
         Raises `RequestError` (422, naming the input) for a value of the wrong type or a row of the wrong length.
         """
-        width, encoders, arrays = len(self.inputs), self._encoders, self._arrays
-        flat: list[Any] = []
+        width = len(self.inputs)
+        wrong = set(map(len, rows)) - {width}
+        if wrong:
+            raise RequestError(422, f"A row has {min(wrong)} values; the model takes {width}.")
+        flat: list[Any] = list(chain.from_iterable(rows))
         try:
-            for row in rows:
-                if len(row) != width:
-                    raise RequestError(422, f"A row has {len(row)} values; the model takes {width}.")
-                values = list(row)
-                for position, code_of, unseen in encoders:
-                    values[position] = code_of(values[position], unseen)
-                if arrays:
-                    values = _flattened(values, arrays)
-                flat += [nan if value is None else value for value in values] if None in values else values
-            numbers = np.frombuffer(array("d", flat), dtype=np.float64)
+            for position, code_of, unseen in self._encoders:  # a column is every width-th value
+                flat[position::width] = [code_of(value, unseen) for value in flat[position::width]]
+            numbers = _floats(_flattened(flat, self._arrays, width) if self._arrays else flat)
         except (TypeError, OverflowError) as error:
             raise self._wrong_value(rows) from error
-        with np.errstate(over="ignore"):
-            return _without_infinity(numbers.astype(np.float32).reshape(len(rows), self.width))
+        return _without_infinity(np.frombuffer(numbers, dtype=np.float32).reshape(len(rows), self.width))
 
     def outside(self, matrix: Matrix) -> NDArray[np.bool_]:
         """Which values (rows, width) training never saw: numbers beyond [low, high], categories missing or unseen.
@@ -160,14 +156,29 @@ def decode_contract(stored: bytes) -> Contract:
         raise BundleError(f"The bundle's contract.json is not a contract: {error}.") from error
 
 
-def _flattened(values: list[Any], arrays: Sequence[tuple[int, InputSpec]]) -> list[Any]:
-    """A row's values with each array in place of itself; `TypeError` for one that is none of its length."""
-    for position, spec in arrays:
-        given = [None] * spec.size if values[position] is None else values[position]
-        if not isinstance(given, (list, tuple)) or len(given) != spec.size:
-            raise TypeError(f"{spec.name} must be an array of {spec.size} numbers")
-        values[position : position + 1] = [0] * spec.size if spec.always_missing else given
-    return values
+def _floats(values: Sequence[Any]) -> array[float]:
+    """The values as float32; None is NaN. `TypeError` and `OverflowError` for what is no number."""
+    try:
+        return array("f", values)
+    except TypeError:  # with a None among them the first attempt is lost, which is cheaper than looking for one
+        return array("f", [nan if value is None else value for value in values])
+
+
+def _flattened(values: Sequence[Any], arrays: Sequence[tuple[int, InputSpec]], width: int) -> list[Any]:
+    """Rows of `width` values, one after the other, with each array in place of itself.
+
+    `TypeError` for one that is none of its length.
+    """
+    found: list[Any] = []
+    for start in range(0, len(values), width):
+        row = list(values[start : start + width])
+        for position, spec in arrays:
+            given = [None] * spec.size if row[position] is None else row[position]
+            if not isinstance(given, (list, tuple)) or len(given) != spec.size:
+                raise TypeError(f"{spec.name} must be an array of {spec.size} numbers")
+            row[position : position + 1] = [0] * spec.size if spec.always_missing else given
+        found += row
+    return found
 
 
 def _without_infinity(matrix: Matrix) -> Matrix:
@@ -184,7 +195,7 @@ def _wanted(spec: InputSpec, value: Any) -> str:
         if spec.kind == "categorical":
             hash(value)
         elif spec.size > 1:
-            array("d", [0.0 if one is None else one for one in _flattened([value], ((0, spec),))])
+            _floats(_flattened([value], ((0, spec),), 1))
         elif value is not None and not spec.always_missing:
             array("d", [value])
     except TypeError:

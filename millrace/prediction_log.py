@@ -71,7 +71,7 @@ class Prediction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     row_key: str
     flags: str
     score: float
-    features: list[Any]
+    features: Sequence[Any]
 
 
 class _Record(msgspec.Struct, array_like=True):

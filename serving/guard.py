@@ -22,6 +22,7 @@ from millrace.telemetry import Metrics
 from serving.answer import send_json
 from serving.errors import error_body, internal_error
 from serving.keys import KeyRing
+from serving.online.predict import Predict
 
 COOKIE = "millrace_session"
 """Name of the web pages' cookie."""
@@ -40,12 +41,12 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Door:
-    """What the guard checks against. `hosts` are lower-case names without port; `direct` maps a path to the plain ASGI
-    callable that answers it, ahead of the router; `sign_in` answers a browser that has no session."""
+    """What the guard checks against. `hosts` are lower-case names without port; `direct` maps a path to what
+    answers its predictions, ahead of the router; `sign_in` answers a browser that has no session."""
 
     keys: KeyRing
     hosts: frozenset[bytes]
-    direct: Mapping[str, ASGIApp]
+    direct: Mapping[str, Predict]
     sign_in: ASGIApp
     content_security_policy: str
     clock: Callable[[], datetime]
@@ -57,8 +58,10 @@ class Guard:
     """The ASGI application that the server runs: `app` behind its door."""
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
-        self.app, self.state, self._door = app, door.state, door
-        self._headers = [(name.encode(), value.encode()) for name, value in _security_headers(door).items()]
+        self.app, self.state, self.direct, self._door = app, door.state, door.direct, door
+        self.headers = [(name.encode(), value.encode()) for name, value in _security_headers(door).items()]
+        self.header_bytes = b"".join(b"%b: %b\r\n" % header for header in self.headers)
+        self.direct_urls = {path.encode(): predict for path, predict in door.direct.items()}
         self._counters: dict[tuple[str, int], Any] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,34 +72,46 @@ class Guard:
         else:
             await send({"type": "websocket.close", "code": 1008})
 
+    def admit(self, scope: Scope) -> RequestError | None:
+        """Why this request goes no further, or None; its scope gets a `request_id` and its headers as `header_map`."""
+        headers = scope["header_map"] = dict(scope["headers"])
+        given = headers.get(b"x-request-id")
+        known = given is not None and _REQUEST_ID.fullmatch(given)
+        scope["request_id"] = given.decode() if given is not None and known else secrets.token_hex(8)
+        return self._refusal(scope, headers)
+
+    def count(self, route: str, status: int) -> None:
+        """Count an answered request."""
+        counter = self._counters.get((route, status))
+        if counter is None:
+            counter = self._counters[route, status] = self._door.metrics.requests.labels(route, status)
+        counter.inc()
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
-        scope["request_id"] = request_id.decode()
         status = 0
 
         async def secured(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id), *self._headers]
+                request_id = (b"x-request-id", scope["request_id"].encode())
+                message["headers"] = [*message.get("headers", ()), request_id, *self.headers]
                 if self.state.draining:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        direct = self._door.direct.get(scope["path"])
+        direct = self.direct.get(scope["path"])
+        refused = self.admit(scope)
         try:
-            refused = self._refusal(scope, headers)
             if refused is not None:
-                await self._refuse(refused, scope, receive, secured, headers)
+                await self._refuse(refused, scope, receive, secured, scope["header_map"])
             else:
                 await (direct or self.app)(scope, receive, secured)
         except Exception as error:  # the last resort: whatever it was, the client gets the one shape
             if status:
                 raise
             await _send_error(internal_error(error, scope["request_id"]), scope, secured)
-        self._count(scope["path"] if direct else getattr(scope.get("route"), "path", "other"), status)
+        self.count(scope["path"] if direct else getattr(scope.get("route"), "path", "other"), status)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> RequestError | None:
         """Why this request goes no further, or None."""
@@ -124,12 +139,6 @@ class Guard:
             await self._door.sign_in(scope, receive, send)
         else:
             await _send_error(why, scope, send)
-
-    def _count(self, route: str, status: int) -> None:
-        counter = self._counters.get((route, status))
-        if counter is None:
-            counter = self._counters[route, status] = self._door.metrics.requests.labels(route, status)
-        counter.inc()
 
 
 def trusted(names: Collection[str]) -> frozenset[bytes]:

@@ -19,6 +19,7 @@ from millrace.errors import BusyError, MillraceError, SettingsError
 from millrace.settings import Settings
 from millrace.usecase import UseCase
 from serving.app import create_app
+from serving.direct import DirectProtocol
 from serving.guard import Guard
 from serving.keys import api_key
 
@@ -52,8 +53,9 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Guard, *, started: Callable[[], None] = lambda: None) -> None:
         config = uvicorn.Config(
-            app, loop="uvloop", http="httptools", ws="none", lifespan="on", access_log=False, log_config=None,
-            server_header=False, date_header=False, timeout_graceful_shutdown=DRAIN_SECONDS, timeout_keep_alive=75,
+            app, loop="uvloop", http=DirectProtocol, ws="none", lifespan="on", access_log=False, log_config=None,
+            server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
         )  # fmt: skip
         super().__init__(config)
         self._app, self._started = app, started

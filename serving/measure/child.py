@@ -70,14 +70,14 @@ def _open(order: Order, key: Ed25519PublicKey) -> _Opened:
         bundle = open_bundle(Path(order.folder), public_key=key)
         score = _scorer(bundle, order.threads)
         for count in (_WARM_UP_ROWS, 1):
-            score([_request(_named(bundle, order.rows[:count]), count)])
+            score([_request(_checked(bundle, order.rows[:count]), count)])
         return _Opened(bundle, score, 1e3 * (watch.net() - started))
 
 
 def _measured(order: Order, model: _Opened, before: int) -> Cost:
     """Time one row, then 100 rows with what is left of the limit; weigh, less what the requests themselves take."""
     opened = resident_bytes()
-    rows = _named(model.bundle, order.rows)
+    rows = _checked(model.bundle, order.rows)
     singles = [[_request([row], 1)] for row in rows]
     hundreds = [[_request(rows[start:] + rows[:start], BATCH)] for start in range(0, len(rows), BATCH)]
     requests = resident_bytes() - opened
@@ -162,20 +162,20 @@ def _scorer(bundle: Bundle, threads: int) -> Score:
     return checked
 
 
-def _named(bundle: Bundle, rows: list[list[Any]]) -> list[dict[str, Any]]:
-    """The rows as a request's: by name. `BundleError` when one has not as many values as the contract has inputs."""
-    names = bundle.contract.names
+def _checked(bundle: Bundle, rows: list[list[Any]]) -> list[list[Any]]:
+    """The rows; `BundleError` when one has not as many values as the contract has inputs."""
+    width = len(bundle.contract.inputs)
     for row in rows:
-        if len(row) != len(names):
-            raise BundleError(f"A row to measure with has {len(row)} values; the model takes {len(names)}.")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+        if len(row) != width:
+            raise BundleError(f"A row to measure with has {len(row)} values; the model takes {width}.")
+    return rows
 
 
-def _request(rows: Sequence[dict[str, Any]], count: int) -> PredictRequest:
-    """A request of so many of the rows, from the first again when they run out."""
+def _request(rows: Sequence[list[Any]], count: int) -> PredictRequest:
+    """A request of so many of the rows, from the first again when they run out, as the decoder gives it."""
     from serving.online.request import PredictRequest
 
-    return PredictRequest(list(islice(cycle(rows), count)), at=None, features=False)
+    return PredictRequest(count, (), values=list(islice(cycle(rows), count)))
 
 
 def _main() -> None:

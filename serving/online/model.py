@@ -80,7 +80,9 @@ def open_model(
         metrics=metrics,
         clock=clock,
     )
-    decoder = RequestDecoder(columns, needs, max_rows=settings.request_rows, classes=bool(contract.classes))
+    decoder = RequestDecoder(
+        columns, needs, max_rows=settings.request_rows, classes=bool(contract.classes), inputs=contract.names, key=key
+    )
     return Model(row.version, row.digest, contract, columns, needs, decoder, score, _warm(contract, engine))
 
 

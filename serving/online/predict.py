@@ -6,8 +6,9 @@ what all of them share. This module knows nothing of keys (the guard's) or model
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -17,7 +18,7 @@ from millrace.errors import MillraceError, RequestError
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from serving.answer import check_type, read_body, send_json
-from serving.errors import error_body
+from serving.errors import error_body, internal_error
 from serving.online.answers import Answer
 from serving.online.batcher import Overload
 from serving.online.champion import Holder, Serving
@@ -25,8 +26,10 @@ from serving.online.request import PredictRequest
 
 Headers = Mapping[bytes, bytes]
 """A request's headers, names in lower case."""
-Reply = tuple[bytes, list[tuple[bytes, bytes]]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
+Reply = tuple[bytes, RawHeaders]
 """A body and the headers that it needs beside its length; without a content type it is JSON."""
+_ADVICE = {503: (b"retry-after", b"1"), 405: (b"allow", b"POST"), 413: (b"connection", b"close")}
 
 
 class Dialect(Protocol):
@@ -54,39 +57,105 @@ class Native:
         return self._encode(answer), []
 
 
+class Client(Protocol):
+    """Who asked, and waits."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def reply(self, status: int, body: bytes, headers: RawHeaders) -> None:
+        """Take the answer, with the headers that it needs beside its length; called once, must not raise."""
+
+
 class Predict:
-    """Answers the predictions of one use case in one dialect."""
+    """Answers the predictions of one use case in one dialect.
+
+    `start` does the work and calls back, for whoever has a whole request at hand; called as an ASGI application it
+    reads the body first.
+    """
 
     def __init__(self, holder: Holder, settings: Settings, metrics: Metrics, dialect: Dialect | None = None) -> None:
-        self._holder, self._name, self._dialect = holder, holder.use_case.name, dialect or Native()
-        self._limit = settings.request_mb * 1_000_000
-        self._seconds = metrics.request_seconds.labels(self._name)
-        self._shed = metrics.shed
+        self.limit = settings.request_mb * 1_000_000
+        """Most bytes of a body."""
+        self.dialect = dialect or Native()
+        self.seconds = metrics.request_seconds.labels(holder.use_case.name)
+        self._holder, self._shed = holder, metrics.shed
+
+    def start(self, scope: Scope, body: bytes, client: Client) -> None:
+        """Answer a whole request: the client's `reply` is called once, at once or when its batch has run."""
+        pending = _Pending(self, scope, client)
+        try:
+            served = pending.served = self._holder.champion()
+            request = pending.job = self.dialect.parse(body, scope["header_map"], served)
+            pending.rows = request.count
+            served.batcher.submit(pending)
+        except Exception as error:  # whatever it is, it is this request's alone
+            pending.finish(error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
-        headers: list[tuple[bytes, bytes]] = []
+        waiting = _Future()
         try:
-            status, (body, headers) = 200, await self._answer(scope, receive)
+            if scope["method"] != "POST":
+                raise RequestError(405, "Predictions are asked for with POST.", field="method")
+            body = await read_body(receive, scope["header_map"].get(b"content-length", b""), self.limit)
         except MillraceError as error:
-            status, body = error_body(error, scope["request_id"])
-            headers = self._advice(error, status)
-        await send_json(send, status, body, headers)
-        self._seconds.observe(time.perf_counter() - started)
+            _Pending(self, scope, waiting).finish(error)
+        else:
+            self.start(scope, body, waiting)
+        await send_json(send, *await waiting.replied)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
-        if scope["method"] != "POST":
-            raise RequestError(405, "Predictions are asked for with POST.", field="method")
-        headers = dict(scope["headers"])
-        body = await read_body(receive, headers.get(b"content-length", b""), self._limit)
-        served = self._holder.champion()
-        request = self._dialect.parse(body, headers, served)
-        answer = await served.batcher.submit(request, len(request.rows))
-        return self._dialect.render(answer, request, served)
-
-    def _advice(self, error: MillraceError, status: int) -> list[tuple[bytes, bytes]]:
-        """When to come back, what is allowed, and to give up a connection whose body was not read."""
+    def refusal(self, error: Exception, request_id: str) -> tuple[int, bytes, RawHeaders]:
+        """The answer to a request that cannot be answered: when to come back, what is allowed, and to give up a
+        connection whose body was not read."""
+        known = error if isinstance(error, MillraceError) else internal_error(error, request_id)
+        status, body = error_body(known, request_id)
         if isinstance(error, Overload):
-            self._shed.labels(self._name, error.reason).inc()
-        found = {503: (b"retry-after", b"1"), 405: (b"allow", b"POST"), 413: (b"connection", b"close")}
-        return [found[status]] if status in found else []
+            self._shed.labels(self._holder.use_case.name, error.reason).inc()
+        advice = _ADVICE.get(status)
+        return status, body, [advice] if advice else []
+
+
+class _Future:
+    """An ASGI call that awaits its answer."""
+
+    def __init__(self) -> None:
+        self.replied: asyncio.Future[tuple[int, bytes, RawHeaders]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def gone(self) -> bool:
+        return self.replied.done()
+
+    def reply(self, status: int, body: bytes, headers: RawHeaders) -> None:
+        if not self.replied.done():  # its task was cancelled
+            self.replied.set_result((status, body, headers))
+
+
+class _Pending:
+    """A request that waits for its batch: what the batcher needs of it, and how it is answered."""
+
+    __slots__ = ("_began", "_client", "_predict", "_scope", "expires", "job", "rows", "served")
+
+    job: PredictRequest
+    served: Serving
+
+    def __init__(self, predict: Predict, scope: Scope, client: Client) -> None:
+        self._predict, self._scope, self._client = predict, scope, client
+        self._began = time.perf_counter()
+        self.rows, self.expires = 0, 0.0
+
+    @property
+    def gone(self) -> bool:
+        return self._client.gone
+
+    def finish(self, answer: Answer | Exception) -> None:
+        predict = self._predict
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            body, headers = predict.dialect.render(answer, self.job, self.served)
+            status = 200
+        except Exception as error:  # the last resort: whatever it was, the client gets the one shape
+            status, body, headers = predict.refusal(error, self._scope["request_id"])
+        predict.seconds.observe(time.perf_counter() - self._began)
+        self._client.reply(status, body, headers)

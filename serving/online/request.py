@@ -16,8 +16,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import astuple
 
 from millrace.errors import RequestError
+from millrace.prediction_log import row_key
+from serving.online.stages import Stages
 
 MAX_TEXT = 1_000
 """Most characters of one text value."""
@@ -60,45 +63,68 @@ class Need:
     dependents: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class PredictRequest:
-    """What was asked: plain rows, the instant to predict at (UTC; None is now), whether to answer the values used."""
+    """What was asked: `count` rows, the instant to predict at (UTC; None is now), whether to answer the values used.
 
-    rows: list[dict[str, Any]]
-    at: datetime | None
-    features: bool
+    `rows` are what each row brings. When every row brings all the model's inputs, `values` has them instead, in the
+    contract's order, `rows` is empty and nothing needs to be read. `stages` is filled in by who answers.
+    """
+
+    count: int
+    rows: Sequence[Mapping[str, Any]]
+    at: datetime | None = None
+    features: bool = False
+    values: Sequence[Sequence[Any]] | None = None
+    keys: Sequence[str] = ()
+    """Each row's key in the population, of a request with `values` whose rows bring it."""
+    stages: Stages | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class ScoresRequest(PredictRequest):
     """A request that also asks for the probability of every class."""
+
+    __slots__ = ()
 
 
 class RequestDecoder:
     """Decodes and checks the bodies of one model's requests; one to a model of `classes` may also ask for all scores.
 
-    What is asked beside rows and their instant makes another type of request, so that the one-row path of a model of
-    two outcomes pays for no field that it never has.
+    `inputs` are the model's, in the contract's order, and `key` the population's columns. A body whose rows all bring
+    every input is decoded straight into tuples in that order; whatever else it is, the general decoder says.
     """
 
     def __init__(
-        self, columns: Mapping[str, ColumnType], needs: Sequence[Need], *, max_rows: int, classes: bool = False
+        self,
+        columns: Mapping[str, ColumnType],
+        needs: Sequence[Need],
+        *,
+        max_rows: int,
+        classes: bool = False,
+        inputs: Sequence[str] = (),
+        key: Sequence[str] = (),
     ) -> None:
         self._decoder = msgspec.json.Decoder(_body_type(columns, classes))
+        self._whole = WholeRows(columns, inputs, key, classes=classes) if inputs else None
         self._classes = classes
         self._needs, self._max_rows = tuple(needs), max_rows
         self._needed = frozenset(need.column for need in needs)
 
     def decode(self, body: bytes) -> PredictRequest:
         """The request, or `RequestError`: 400 what is not JSON, 413 too many rows, 422 a wrong column or value."""
+        whole = self._whole.decode(body) if self._whole else None
+        if whole is not None:
+            self._check_count(whole.count)
+            return whole
         given = self._parse(body)
         rows = self._rows(given)
         scores = self._classes and given.scores is not UNSET
-        _refuse_duplicates(body, given, rows, scores)
+        keys = 1 + (given.at is not UNSET) + (given.features is not UNSET) + scores + sum(map(len, rows))
+        _refuse_duplicates(body, keys)
         if b"\\u0000" in body:
             _refuse_nul(rows)
         wanted = ScoresRequest if scores and given.scores is True else PredictRequest
-        return wanted(rows, _instant(given.at), given.features is True)
+        return wanted(len(rows), rows, _instant(given.at), given.features is True)
 
     def check(self, rows: Sequence[Mapping[str, Any]]) -> PredictRequest:
         """The request of rows that came some other way than as our JSON, checked as strictly.
@@ -112,21 +138,24 @@ class RequestDecoder:
             raise _wrong_value(str(error)) from None
         plain = self._rows(given)
         _refuse_nul(plain)
-        return PredictRequest(plain, None, False)
+        return PredictRequest(len(plain), plain)
 
     def _rows(self, given: Any) -> list[dict[str, Any]]:
-        if len(given.rows) > self._max_rows:
+        self._check_count(len(given.rows))
+        rows: list[dict[str, Any]] = msgspec.to_builtins(given.rows, builtin_types=(datetime,))
+        for index, row in enumerate(rows):
+            if not row.keys() >= self._needed:
+                self._check_needs(index, row)
+        return rows
+
+    def _check_count(self, count: int) -> None:
+        if count > self._max_rows:
             raise RequestError(
                 413,
                 f"A request has at most {self._max_rows:,} rows.",
                 field="rows",
                 todo="Split it, or score many at once with `millrace score`.",
             )
-        rows: list[dict[str, Any]] = msgspec.to_builtins(given.rows, builtin_types=(datetime,))
-        for index, row in enumerate(rows):
-            if not row.keys() >= self._needed:
-                self._check_needs(index, row)
-        return rows
 
     def _parse(self, body: bytes) -> Any:
         try:
@@ -147,6 +176,44 @@ class RequestDecoder:
                 )
 
 
+class WholeRows:
+    """Decodes the bodies whose rows all bring every input, three times as fast as what takes any row."""
+
+    def __init__(self, columns: Mapping[str, ColumnType], inputs: Sequence[str], key: Sequence[str], *, classes: bool):
+        order = [*inputs, *(name for name in columns if name not in inputs)]
+        self._decoder = msgspec.json.Decoder(_body_type({name: columns[name] for name in order}, classes, len(inputs)))
+        self._width, self._classes = len(inputs), classes
+        self._bare = len(order) == len(inputs)
+        self._key = [order.index(name) for name in key]
+
+    def decode(self, body: bytes) -> PredictRequest | None:
+        """The request, or None when it is another kind of one or no good: the general decoder says what is wrong."""
+        try:
+            given = self._decoder.decode(body)
+        except (ValueError, RecursionError):
+            return None
+        width, scores = self._width, self._classes and given.scores is not UNSET
+        rows = [astuple(row) for row in given.rows]
+        keys = 1 + (given.at is not UNSET) + (given.features is not UNSET) + scores + width * len(rows)
+        if not self._bare:
+            beside = [row[width:] for row in rows]
+            keys += sum(len(rest) - rest.count(UNSET) for rest in beside)
+        if body.count(b":") != keys or b"\\u0000" in body or not rows:
+            return None
+        values = rows if self._bare else [row[:width] for row in rows]
+        wanted = ScoresRequest if scores and given.scores is True else PredictRequest
+        return wanted(len(rows), (), _instant(given.at), given.features is True, values, self._keys(rows))
+
+    def _keys(self, rows: Sequence[Sequence[Any]]) -> Sequence[str]:
+        """Each row's key in the population, empty where it does not bring all of it; nothing when none does."""
+        if not self._key:
+            return ()
+        found = [[row[place] for place in self._key] for row in rows]
+        if all(UNSET in key for key in found):
+            return ()
+        return ["" if UNSET in key else row_key(key) for key in found]
+
+
 def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if value != value else value for name, value in row.items()}  # only NaN differs from itself
 
@@ -156,10 +223,16 @@ def _instead(need: Need) -> str:
     return f"Or give all that depends on it: {', '.join(others)}." if others else ""
 
 
-def _body_type(columns: Mapping[str, ColumnType], classes: bool) -> Any:
-    """The struct of a whole body; the row's fields have invented names, since columns need not be identifiers."""
+def _body_type(columns: Mapping[str, ColumnType], classes: bool, required: int = 0) -> Any:
+    """The struct of a whole body, whose rows must have the first `required` columns.
+
+    The row's fields have invented names, since columns need not be identifiers.
+    """
     names = {f"c{position}": name for position, name in enumerate(columns)}
-    fields: list[Any] = [(field, _type(columns[name]) | None | UnsetType, UNSET) for field, name in names.items()]
+    fields: list[Any] = [(field, _type(columns[name]) | None) for field, name in list(names.items())[:required]]
+    fields += [
+        (field, _type(columns[name]) | None | UnsetType, UNSET) for field, name in list(names.items())[required:]
+    ]
     row: Any = msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True, gc=False)
     body: list[Any] = [
         ("rows", list[row]),
@@ -179,10 +252,12 @@ def _type(column: ColumnType) -> Any:
     return Annotated[array, Meta(min_length=column.size, max_length=column.size)]
 
 
-def _refuse_duplicates(body: bytes, given: Any, rows: Sequence[Mapping[str, Any]], scores: bool) -> None:
-    """The decoder keeps the last of two equal keys silently. Every key is followed by a colon, so as many colons as
-    decoded keys prove that there are no more keys; only a body with colons elsewhere (in a time) is read again."""
-    keys = 1 + (given.at is not UNSET) + (given.features is not UNSET) + scores + sum(map(len, rows))
+def _refuse_duplicates(body: bytes, keys: int) -> None:
+    """Raise `RequestError` (422) for a key that is given twice in a body of which `keys` were decoded.
+
+    The decoder keeps the last of two equal keys silently. Every key is followed by a colon, so as many colons as
+    decoded keys prove that there are no more keys; only a body with colons elsewhere (in a time) is read again.
+    """
     if body.count(b":") == keys:
         return
 

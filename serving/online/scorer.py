@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import chain, repeat
 from operator import itemgetter
+from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from millrace.telemetry import Metrics
 from serving.online.answers import Answer, Classed, ScoredRow
 from serving.online.batcher import Overload
 from serving.online.request import PredictRequest, ScoresRequest
+from serving.online.stages import Stages
 
 _logger = logging.getLogger(__name__)
 
@@ -55,15 +57,26 @@ class Reader(Protocol):
         """Features as of `at`; values that a row gives itself are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Filled:
-    """A row with its features, in the contract's order, and the names of the views that had none, only expired ones,
-    and of those that refuse to be answered so."""
+@dataclass(slots=True)
+class _Batch:
+    """The rows of a batch, each with its features in the contract's order, and what its views lacked.
 
-    values: Sequence[Any]
-    missing: Sequence[str] = ()
-    stale: Sequence[str] = ()
-    refused: Sequence[str] = ()
+    The gaps are told for the few rows that have some, by the row's place in the batch.
+    """
+
+    values: list[Sequence[Any]] = field(default_factory=list)
+    missing: dict[int, Sequence[str]] = field(default_factory=dict)
+    stale: dict[int, Sequence[str]] = field(default_factory=dict)
+    refused: dict[int, Sequence[str]] = field(default_factory=dict)
+
+    def flags(self) -> dict[int, list[str]]:
+        """Of the rows that have some: `missing:VIEW` for each view that had nothing for the row's entity, `stale:VIEW`
+        for each that had only expired values."""
+        found: dict[int, list[str]] = {}
+        for kind, gaps in (("missing", self.missing), ("stale", self.stale)):
+            for place, views in gaps.items():
+                found.setdefault(place, []).extend(f"{kind}:{view}" for view in views)
+        return found
 
 
 class Scorer:
@@ -91,9 +104,9 @@ class Scorer:
         self._given = _tuple_getter(self._names)
         self._row_key = _tuple_getter(self._key)
         self._kinds: dict[str, Kind] = {spec.name: log_kind(spec) for spec in contract.inputs}
-        use_case, version_label = contract.use_case, str(version)
-        self._batch_rows = metrics.batch_rows.labels(use_case)
-        self._predictions = metrics.predictions.labels(use_case, version_label)
+        self._use_case, version_label = contract.use_case, str(version)
+        self._batch_rows = metrics.batch_rows.labels(self._use_case)
+        self._predictions = metrics.predictions.labels(self._use_case, version_label)
         self._missing, self._stale = metrics.missing_views, metrics.stale_rows
 
     def __call__(self, requests: Sequence[PredictRequest]) -> list[Answer | RequestError]:
@@ -101,67 +114,78 @@ class Scorer:
 
         Raises whatever kept the batch from being scored and logged as a whole.
         """
-        now = self._clock()
-        filled = self._fill(requests, now)
-        refused = self._refused(requests, filled)
-        if refused:
+        now, began = self._clock(), perf_counter()
+        batch = self._fill(requests, now)
+        if batch.refused:
+            refused = self._refused(requests, batch)
             rest = iter(self([request for place, request in enumerate(requests) if place not in refused]))
             return [refused.get(place) or next(rest) for place in range(len(requests))]
-        scores, classed = self._predict(filled) if filled else ([], None)
-        ids = [os.urandom(16).hex() for _ in filled]
-        if filled:
-            self._record(requests, filled, scores, classed, ids, now)
-        return self._answers(requests, filled, scores, classed, ids)
+        read = perf_counter()
+        scores, classed = self._predict(batch.values) if batch.values else ([], None)
+        predicted = perf_counter()
+        drawn = os.urandom(16 * len(scores)).hex()
+        ids = [drawn[start : start + 32] for start in range(0, len(drawn), 32)]
+        flags = batch.flags()
+        if ids and self._log is not None:
+            self._record(self._log, requests, batch, flags, scores, classed, ids, now)
+        logged = perf_counter()
+        answers = self._answers(requests, batch, flags, scores, classed, ids)
+        stages = Stages(began, len(ids), read - began, predicted - read, logged - predicted, perf_counter() - logged)
+        for request in requests:
+            request.stages = stages
+        return answers
 
-    def _fill(self, requests: Sequence[PredictRequest], now: datetime) -> list[_Filled]:
+    def _fill(self, requests: Sequence[PredictRequest], now: datetime) -> _Batch:
         """Every row with its features; rows that give all of them cost no read, the others one read an instant."""
-        filled: list[_Filled | None] = []
+        batch = _Batch()
         asked: dict[datetime, list[tuple[int, Mapping[str, Any]]]] = {}
         for request in requests:
+            if request.values is not None:
+                batch.values += request.values
+                continue
             for row in request.rows:
                 try:
-                    filled.append(_Filled(self._given(row)))
+                    batch.values.append(self._given(row))
                 except KeyError:
-                    asked.setdefault(request.at or now, []).append((len(filled), row))
-                    filled.append(None)
+                    asked.setdefault(request.at or now, []).append((len(batch.values), row))
+                    batch.values.append(())
         for at, rows in asked.items():
             found = self._read([row for _, row in rows], at)
-            stale, refused = found.stale, found.refused
             for place, (position, _) in enumerate(rows):
-                values, missing = self._ordered(found.values[place]), found.missing[place]
-                filled[position] = _Filled(values, missing, stale.get(place, ()), refused.get(place, ()))
-        return [row for row in filled if row is not None]
+                batch.values[position] = self._ordered(found.values[place])
+                if found.missing[place]:
+                    batch.missing[position] = found.missing[place]
+            batch.stale |= {rows[place][0]: views for place, views in found.stale.items()}
+            batch.refused |= {rows[place][0]: views for place, views in found.refused.items()}
+        return batch
 
     def _read(self, rows: Sequence[Mapping[str, Any]], at: datetime) -> FeatureRows:
         if self._reader is None:
             raise MillraceError("The model has no read plan, so a row must give all its features.")
         return self._reader.read(rows, at=at)
 
-    def _refused(
-        self, requests: Sequence[PredictRequest], filled: Sequence[_Filled]
-    ) -> dict[int, Answer | RequestError]:
+    def _refused(self, requests: Sequence[PredictRequest], batch: _Batch) -> dict[int, Answer | RequestError]:
         """The requests that a view refuses to answer, by their places: of each the error of its first such row."""
         found: dict[int, Answer | RequestError] = {}
-        if not any(row.refused for row in filled):
-            return found
-        rows = iter(filled)
+        position = 0
         for place, request in enumerate(requests):
-            for number, row in enumerate(islice(rows, len(request.rows))):
-                for view in row.refused:
-                    self._stale.labels(self._contract.use_case, view).inc()
+            for number in range(request.count):
+                for view in batch.refused.get(position + number, ()):
+                    self._stale.labels(self._use_case, view).inc()
                     found.setdefault(place, _too_old(view, number))
+            position += request.count
         return found
 
     def _ordered(self, values: Sequence[Any]) -> Sequence[Any]:
         return values if self._order is None else [values[position] for position in self._order]
 
-    def _predict(self, filled: Sequence[_Filled]) -> tuple[list[float], Classed | None]:
+    def _predict(self, values: Sequence[Sequence[Any]]) -> tuple[list[float], Classed | None]:
         """The score of each row, and its class when the model has classes."""
-        scores: NDArray[np.float64] = self._engine.predict(self._contract.encode_rows([row.values for row in filled]))
+        scores: NDArray[np.float64] = self._engine.predict(self._contract.encode_rows(values))
         if not np.isfinite(scores).all():
             raise RequestError(422, "The model gives no number for a row of this request.", field="rows")
-        self._batch_rows.observe(len(filled))
-        self._predictions.inc(len(filled))
+        self._batch_rows.observe(len(values))
+        self._predictions.inc(len(values))
         if self._classes:
             classed = Classed(self._classes, scores)
             return classed.best, classed
@@ -169,31 +193,29 @@ class Scorer:
 
     def _record(
         self,
+        log: PredictionLog,
         requests: Sequence[PredictRequest],
-        filled: Sequence[_Filled],
+        batch: _Batch,
+        flags: Mapping[int, Sequence[str]],
         scores: Sequence[float],
         classed: Classed | None,
         ids: Sequence[str],
         now: datetime,
     ) -> None:
-        if self._log is None:
-            return
-        served = microseconds(now)
-        rows, position = [], 0
+        """Write the batch into the log; what is not logged is not answered."""
+        served, version, values, rows, position = microseconds(now), self._version, batch.values, [], 0
         for request in requests:
             at = served if request.at is None else microseconds(request.at)
-            for row in request.rows:
-                one = filled[position]
+            keys = request.keys or ([self._key_of(row) for row in request.rows] if self._key else ())
+            for key in keys or repeat("", request.count):
+                told = ",".join(flags[position]) if position in flags else ""
                 rows.append(
-                    Prediction(
-                        ids[position], self._version, served, at, self._key_of(row), ",".join(flags_of(one)),
-                        scores[position], list(one.values),
-                    )
-                )  # fmt: skip
+                    Prediction(ids[position], version, served, at, key, told, scores[position], values[position])
+                )
                 position += 1
         try:
-            self._log.append(self._kinds, rows, classed.labels if classed else ())
-        except OSError as error:  # a full disk: what is not logged is not answered
+            log.append(self._kinds, rows, classed.labels if classed else ())
+        except OSError as error:
             _logger.error("the prediction log cannot be written: %s", error.strerror)
             raise Overload("log", "Predictions cannot be recorded at the moment.") from error
 
@@ -206,34 +228,28 @@ class Scorer:
     def _answers(
         self,
         requests: Sequence[PredictRequest],
-        filled: Sequence[_Filled],
+        batch: _Batch,
+        flags: Mapping[int, list[str]],
         scores: Sequence[float],
         classed: Classed | None,
         ids: Sequence[str],
     ) -> list[Answer | RequestError]:
-        answers, position = list[Answer | RequestError](), 0
+        for metric, gaps in ((self._missing, batch.missing), (self._stale, batch.stale)):
+            for view in chain.from_iterable(gaps.values()):
+                metric.labels(self._use_case, view).inc()
+        answers: list[Answer | RequestError] = []
+        first = 0
         for request in requests:
-            rows, first = [], position
-            for _ in request.rows:
-                one = filled[position]
-                features = dict(zip(self._names, one.values, strict=True)) if request.features else None
-                rows.append(ScoredRow(ids[position], scores[position], flags_of(one), features))
-                for view in one.missing:
-                    self._missing.labels(self._contract.use_case, view).inc()
-                for view in one.stale:
-                    self._stale.labels(self._contract.use_case, view).inc()
-                position += 1
-            told = classed.rows(rows, start=first, scores=type(request) is ScoresRequest) if classed else rows
-            answers.append(Answer(self._contract.use_case, self._version, told))
+            places = range(first, first + request.count)
+            if request.features:
+                told = [dict(zip(self._names, batch.values[place], strict=True)) for place in places]
+                rows = [ScoredRow(ids[p], scores[p], flags.get(p) or [], told[p - first]) for p in places]
+            else:
+                rows = [ScoredRow(ids[p], scores[p], flags.get(p) or []) for p in places]
+            everything = classed.rows(rows, start=first, scores=type(request) is ScoresRequest) if classed else rows
+            answers.append(Answer(self._use_case, self._version, everything))
+            first += request.count
         return answers
-
-
-def flags_of(row: _Filled) -> list[str]:
-    """A row's flags: `missing:VIEW` for each view that had nothing for its entity, `stale:VIEW` for each that had only
-    expired values."""
-    if not row.missing and not row.stale:
-        return []
-    return [f"missing:{view}" for view in row.missing] + [f"stale:{view}" for view in row.stale]
 
 
 def _too_old(view: str, row: int) -> RequestError:

@@ -48,9 +48,7 @@ def rows_of(answer: Any) -> list[ClassedRow]:
 
 def test_every_request_of_a_batch_gets_the_classes_of_its_own_rows(score: Scorer) -> None:
     row = {"carrier": "UA", "distance": 0}
-    first, none, last = score(
-        [PredictRequest([row], None, False), PredictRequest([], None, False), ScoresRequest([row, row], None, False)]
-    )
+    first, none, last = score([PredictRequest(1, [row]), PredictRequest(0, []), ScoresRequest(2, [row, row])])
     assert [(one.label, one.score, one.scores) for one in rows_of(first)] == [("b", 0.5, None)]
     assert rows_of(none) == []
     assert [(one.label, one.score) for one in rows_of(last)] == [("a", 0.6), ("a", 0.4)]
@@ -59,9 +57,7 @@ def test_every_request_of_a_batch_gets_the_classes_of_its_own_rows(score: Scorer
 
 def test_a_view_that_refuses_moves_no_class_to_another_request(score: Scorer, reader: FakeReader) -> None:
     reader.expired = {"ZZ": "refuse"}
-    refused, answered = score(
-        [PredictRequest([{"carrier": name, "distance": 0}], None, False) for name in ("ZZ", "UA")]
-    )
+    refused, answered = score([PredictRequest(1, [{"carrier": name, "distance": 0}]) for name in ("ZZ", "UA")])
     assert not isinstance(refused, Answer)
     assert [one.label for one in rows_of(answered)] == ["b"]
 

@@ -6,10 +6,35 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from serving.online.batcher import MAX_BATCH_ROWS, Batcher, Overload
+
+
+class Asking:
+    """Waits for an answer as a future."""
+
+    def __init__(self, job: Any, rows: int) -> None:
+        self.job, self.rows, self.expires = job, rows, 0.0
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @property
+    def gone(self) -> bool:
+        return self.answer.done()
+
+    def finish(self, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
+
+
+async def submit(batcher: Batcher[Any, Any], job: Any, rows: int) -> Any:
+    asking = Asking(job, rows)
+    batcher.submit(asking)
+    return await asking.answer
 
 
 def doubled(jobs: Sequence[int]) -> list[int]:
@@ -20,7 +45,7 @@ def test_ten_thousand_concurrent_jobs_each_get_their_own_answer() -> None:
     batcher = Batcher[int, int](doubled, queue_rows=20_000, deadline=60)
 
     async def run() -> list[int]:
-        return await asyncio.gather(*(batcher.submit(job, 1) for job in range(10_000)))
+        return await asyncio.gather(*(submit(batcher, job, 1) for job in range(10_000)))
 
     assert asyncio.run(run()) == [2 * job for job in range(10_000)]
     assert batcher.waiting_rows == 0
@@ -36,7 +61,7 @@ def test_an_exception_among_the_answers_is_its_jobs_alone_and_nothing_runs_again
     batcher = Batcher[int, int](run_jobs, queue_rows=100, deadline=60)
 
     async def run() -> list[int | BaseException]:
-        return await asyncio.gather(*(batcher.submit(job, 1) for job in range(3)), return_exceptions=True)
+        return await asyncio.gather(*(submit(batcher, job, 1) for job in range(3)), return_exceptions=True)
 
     first, refused, last = asyncio.run(run())
     assert (first, last, batches) == (0, 2, [[0, 1, 2]])
@@ -53,8 +78,8 @@ def test_what_arrives_together_runs_together() -> None:
     batcher = Batcher[int, int](run_jobs, queue_rows=100, deadline=60)
 
     async def run() -> None:
-        await asyncio.gather(*(batcher.submit(job, 1) for job in range(64)))
-        await batcher.submit(1, 1)
+        await asyncio.gather(*(submit(batcher, job, 1) for job in range(64)))
+        await submit(batcher, 1, 1)
 
     asyncio.run(run())
     assert batches == [64, 1]
@@ -73,9 +98,9 @@ def test_what_arrives_while_a_batch_runs_goes_with_the_next() -> None:
     async def run() -> None:
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher[int, int](run_jobs, queue_rows=100, deadline=60, executor=executor)
-            first = asyncio.ensure_future(batcher.submit(1, 1))
+            first = asyncio.ensure_future(submit(batcher, 1, 1))
             await asyncio.to_thread(started.wait, 10)
-            later = [asyncio.ensure_future(batcher.submit(job, 1)) for job in (2, 3, 4)]
+            later = [asyncio.ensure_future(submit(batcher, job, 1)) for job in (2, 3, 4)]
             await asyncio.sleep(0)
             go_on.set()
             await asyncio.gather(first, *later)
@@ -93,7 +118,7 @@ def test_a_job_that_fails_leaves_the_others_their_answers() -> None:
     batcher = Batcher[int, int](refuse_seven, queue_rows=100, deadline=60)
 
     async def run() -> list[int | BaseException]:
-        return await asyncio.gather(*(batcher.submit(job, 1) for job in range(10)), return_exceptions=True)
+        return await asyncio.gather(*(submit(batcher, job, 1) for job in range(10)), return_exceptions=True)
 
     answers = asyncio.run(run())
     assert isinstance(answers.pop(7), ValueError)
@@ -104,8 +129,8 @@ def test_a_full_queue_is_refused_in_rows_and_heals() -> None:
     batcher = Batcher[int, int](doubled, queue_rows=10, deadline=60)
 
     async def run() -> tuple[list[int | BaseException], int]:
-        first = await asyncio.gather(*(batcher.submit(job, 4) for job in range(4)), return_exceptions=True)
-        return first, await batcher.submit(5, 4)
+        first = await asyncio.gather(*(submit(batcher, job, 4) for job in range(4)), return_exceptions=True)
+        return first, await submit(batcher, 5, 4)
 
     answers, later = asyncio.run(run())
     assert answers[:2] == [0, 2]
@@ -115,7 +140,7 @@ def test_a_full_queue_is_refused_in_rows_and_heals() -> None:
 
 def test_a_request_larger_than_the_queue_is_answered_when_nothing_waits() -> None:
     batcher = Batcher[int, int](doubled, queue_rows=10, deadline=60)
-    assert asyncio.run(batcher.submit(1, 1_000)) == 2
+    assert asyncio.run(submit(batcher, 1, 1_000)) == 2
 
 
 def test_a_job_past_its_deadline_is_dropped_before_it_runs() -> None:
@@ -127,7 +152,7 @@ def test_a_job_past_its_deadline_is_dropped_before_it_runs() -> None:
 
     batcher = Batcher[int, int](run_jobs, queue_rows=10, deadline=-1)
     with pytest.raises(Overload) as caught:
-        asyncio.run(batcher.submit(1, 1))
+        asyncio.run(submit(batcher, 1, 1))
     assert caught.value.reason == "deadline"
     assert ran == []
 
@@ -142,8 +167,8 @@ def test_a_client_that_went_away_costs_nothing() -> None:
     batcher = Batcher[int, int](run_jobs, queue_rows=10, deadline=60)
 
     async def run() -> int:
-        gone = asyncio.ensure_future(batcher.submit(1, 1))
-        stays = asyncio.ensure_future(batcher.submit(2, 1))
+        gone = asyncio.ensure_future(submit(batcher, 1, 1))
+        stays = asyncio.ensure_future(submit(batcher, 2, 1))
         await asyncio.sleep(0)
         gone.cancel()
         return await stays
@@ -162,7 +187,7 @@ def test_a_batch_ends_at_its_largest_size() -> None:
     batcher = Batcher[int, int](run_jobs, queue_rows=100_000, deadline=60)
 
     async def run() -> None:
-        await asyncio.gather(*(batcher.submit(job, MAX_BATCH_ROWS // 2) for job in range(5)))
+        await asyncio.gather(*(submit(batcher, job, MAX_BATCH_ROWS // 2) for job in range(5)))
 
     asyncio.run(run())
     assert batches == [2, 2, 1]

@@ -155,7 +155,7 @@ def test_what_cannot_be_logged_is_not_answered(
 def test_too_much_is_503_with_when_to_come_back_and_counted(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    async def refuse(*_: object) -> None:
+    def refuse(*_: object) -> None:
         raise Overload(reason, "Too much.")
 
     monkeypatch.setattr(Batcher, "submit", refuse)

@@ -44,7 +44,7 @@ def score(reader: FakeReader, metrics: Metrics) -> Scorer:
 
 
 def asks(*carriers: str) -> PredictRequest:
-    return PredictRequest([{"carrier": carrier, "distance": 0} for carrier in carriers], None, False)
+    return PredictRequest(len(carriers), [{"carrier": carrier, "distance": 0} for carrier in carriers])
 
 
 def scores(answer: Answer | RequestError) -> list[float]:
