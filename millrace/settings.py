@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="Least severe level that is logged."
     )
+    log_slow_ms: float = Field(
+        500.0, ge=0, description="Milliseconds from which on the HTTP server logs a request as slow, stage by stage."
+    )
+    log_requests_per_second: int = Field(
+        50, ge=0, description="Most log lines of a second about requests: the failed, the slow, and at INFO all others."
+    )
     log_json: bool = Field(False, description="Write logs as JSON lines instead of text.")
 
     @property

@@ -27,6 +27,7 @@ from serving.online.champion import Holder
 from serving.online.model import OpenReader
 from serving.online.predict import Predict
 from serving.push import Pushes, push_router
+from serving.request_log import RequestLog
 from serving.routes import api_router
 from serving.web.page import Pages, SignIn, web_router
 
@@ -71,6 +72,7 @@ def create_app(
         content_security_policy=pages.content_security_policy,
         clock=clock,
         metrics=metrics,
+        log=RequestLog(slow_ms=settings.log_slow_ms, per_second=settings.log_requests_per_second),
         state=state,
     )
     ages = Ages(use_cases, settings, metrics=metrics, clock=clock)

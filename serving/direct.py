@@ -9,12 +9,13 @@ Why, with figures: docs/decisions/0018-the-short-way.md. This module knows HTTP 
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.errors import error_body, internal_error
+from serving.errors import error_body, told_error
 from serving.guard import Guard
 from serving.online.predict import Predict, RawHeaders
 
@@ -52,7 +53,7 @@ class Exchange:
         self.disconnected = self.response_complete = False
         self.scope: dict[str, Any] = {
             "type": "http", "method": "POST", "path": path, "raw_path": protocol.url, "query_string": b"",
-            "headers": protocol.headers, "client": protocol.client,
+            "headers": protocol.headers, "client": protocol.client, "arrived": time.perf_counter(),
         }  # fmt: skip
 
     @property
@@ -70,14 +71,15 @@ class Exchange:
                 return
             status, body = error_body(refused, scope["request_id"])
         except Exception as error:  # the last resort: the client gets the one shape, and the connection goes on
-            status, body = error_body(internal_error(error, scope.get("request_id", "")), scope.get("request_id", ""))
+            scope["error"] = error
+            status, body = error_body(told_error(error), scope.setdefault("request_id", ""))
         self.reply(status, body, ())
 
     def reply(self, status: int, body: bytes, headers: RawHeaders) -> None:
         """Write the whole answer at once."""
         protocol = self._protocol
         self.response_complete = True
-        protocol.guard.count(self.scope["path"], status)
+        protocol.guard.answered(self.scope, self.scope["path"], status)
         if self.disconnected:
             return
         parts = [_STATUS[status], protocol.fixed_headers]

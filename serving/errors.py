@@ -6,8 +6,6 @@ value that a client sent is ever echoed. This module knows nothing of routes.
 
 from __future__ import annotations
 
-import logging
-
 import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +15,6 @@ from starlette.exceptions import HTTPException
 from millrace.errors import BusyError, FeatureError, MillraceError, NoChampionError, RequestError
 
 JSON = b"application/json"
-_logger = logging.getLogger(__name__)
 _WORDS = {
     404: ("There is nothing at this address.", "See /openapi.json for what there is."),
     405: ("This address does not take this method.", "See /openapi.json for what it takes."),
@@ -25,13 +22,8 @@ _WORDS = {
 
 
 def error_body(error: MillraceError, request_id: str) -> tuple[int, bytes]:
-    """The status and the body of an error; where we looked is for the log, not for clients.
-
-    An error of ours is logged with the request's id; a refusal (4xx, or 503 to protect the others) is only counted.
-    """
+    """The status and the body of an error; where we looked is for the log, not for clients."""
     status = status_of(error)
-    if not isinstance(error, RequestError):
-        _logger.warning("request %s: %s", request_id, error)
     field = error.field if isinstance(error, RequestError) else ""
     shape = {"status": status, "what": error.what, "field": field, "todo": error.todo}
     return status, msgspec.json.encode({"error": shape, "request_id": request_id})
@@ -44,9 +36,10 @@ def status_of(error: MillraceError) -> int:
     return 503 if isinstance(error, NoChampionError | FeatureError | BusyError) else 500
 
 
-def internal_error(error: Exception, request_id: str) -> MillraceError:
-    """What a client is told of an error that nobody foresaw: nothing of its text, which goes to the log."""
-    _logger.error("request %s failed", request_id, exc_info=error)
+def told_error(error: Exception) -> MillraceError:
+    """What a client is told of an error: one of ours as it is; of one that nobody foresaw nothing, the log has it."""
+    if isinstance(error, MillraceError):
+        return error
     return MillraceError("The server failed to answer this request.", todo="Its log has the cause.")
 
 
@@ -54,10 +47,8 @@ def install_handlers(app: FastAPI) -> None:
     """Let every error of `app`'s ordinary routes leave in the one shape."""
 
     async def of_tree(request: Request, error: Exception) -> Response:
-        request_id = request.scope.get("request_id", "")
-        if not isinstance(error, MillraceError):
-            error = internal_error(error, request_id)
-        status, body = error_body(error, request_id)
+        request.scope["error"] = error
+        status, body = error_body(told_error(error), request.scope.get("request_id", ""))
         return Response(body, status, media_type=JSON.decode())
 
     async def of_http(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,9 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from millrace.errors import MillraceError, RequestError
 from millrace.telemetry import Metrics
 from serving.answer import send_json
-from serving.errors import error_body, internal_error
+from serving.errors import error_body, told_error
 from serving.keys import KeyRing
 from serving.online.predict import Predict
+from serving.request_log import RequestLog
 
 COOKIE = "millrace_session"
 """Name of the web pages' cookie."""
@@ -51,6 +53,7 @@ class Door:
     content_security_policy: str
     clock: Callable[[], datetime]
     metrics: Metrics
+    log: RequestLog
     state: ServerState
 
 
@@ -74,18 +77,20 @@ class Guard:
 
     def admit(self, scope: Scope) -> RequestError | None:
         """Why this request goes no further, or None; its scope gets a `request_id` and its headers as `header_map`."""
+        scope["arrived"] = scope.get("arrived") or time.perf_counter()
         headers = scope["header_map"] = dict(scope["headers"])
         given = headers.get(b"x-request-id")
         known = given is not None and _REQUEST_ID.fullmatch(given)
         scope["request_id"] = given.decode() if given is not None and known else secrets.token_hex(8)
         return self._refusal(scope, headers)
 
-    def count(self, route: str, status: int) -> None:
-        """Count an answered request."""
+    def answered(self, scope: Scope, route: str, status: int) -> None:
+        """Count an answered request and log it if it is worth a line."""
         counter = self._counters.get((route, status))
         if counter is None:
             counter = self._counters[route, status] = self._door.metrics.requests.labels(route, status)
         counter.inc()
+        self._door.log.note(scope, route, status)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
@@ -110,8 +115,9 @@ class Guard:
         except Exception as error:  # the last resort: whatever it was, the client gets the one shape
             if status:
                 raise
-            await _send_error(internal_error(error, scope["request_id"]), scope, secured)
-        self.count(scope["path"] if direct else getattr(scope.get("route"), "path", "other"), status)
+            scope["error"] = error
+            await _send_error(told_error(error), scope, secured)
+        self.answered(scope, scope["path"] if direct else getattr(scope.get("route"), "path", "other"), status)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> RequestError | None:
         """Why this request goes no further, or None."""

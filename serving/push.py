@@ -95,6 +95,7 @@ def push_router(pushes: Mapping[str, Pushes], settings: Settings) -> APIRouter:
             body = await read_body(request.receive, headers.get(b"content-length", b""), limit)
             done = await pushes[use_case].take(view, body)
         except MillraceError as error:
+            request.scope["error"] = error
             status, answer = error_body(error, request.scope["request_id"])
             return Response(answer, status, _ADVICE.get(status), media_type="application/json")
         return Response(msgspec.json.encode(done), media_type="application/json")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -18,7 +19,7 @@ from millrace.errors import MillraceError, RequestError
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from serving.answer import check_type, read_body, send_json
-from serving.errors import error_body, internal_error
+from serving.errors import error_body, told_error
 from serving.online.answers import Answer
 from serving.online.batcher import Overload
 from serving.online.champion import Holder, Serving
@@ -29,6 +30,8 @@ Headers = Mapping[bytes, bytes]
 RawHeaders = Sequence[tuple[bytes, bytes]]
 Reply = tuple[bytes, RawHeaders]
 """A body and the headers that it needs beside its length; without a content type it is JSON."""
+_TRACE = b"x-trace"
+"""A request with this header is told in `Server-Timing` where its time went."""
 _ADVICE = {503: (b"retry-after", b"1"), 405: (b"allow", b"POST"), 413: (b"connection", b"close")}
 
 
@@ -88,7 +91,7 @@ class Predict:
         try:
             served = pending.served = self._holder.champion()
             request = pending.job = self.dialect.parse(body, scope["header_map"], served)
-            pending.rows = request.count
+            pending.rows, pending.submitted = request.count, time.perf_counter()
             served.batcher.submit(pending)
         except Exception as error:  # whatever it is, it is this request's alone
             pending.finish(error)
@@ -105,11 +108,11 @@ class Predict:
             self.start(scope, body, waiting)
         await send_json(send, *await waiting.replied)
 
-    def refusal(self, error: Exception, request_id: str) -> tuple[int, bytes, RawHeaders]:
+    def refusal(self, error: Exception, scope: Scope) -> tuple[int, bytes, RawHeaders]:
         """The answer to a request that cannot be answered: when to come back, what is allowed, and to give up a
         connection whose body was not read."""
-        known = error if isinstance(error, MillraceError) else internal_error(error, request_id)
-        status, body = error_body(known, request_id)
+        scope["error"] = error
+        status, body = error_body(told_error(error), scope["request_id"])
         if isinstance(error, Overload):
             self._shed.labels(self._holder.use_case.name, error.reason).inc()
         advice = _ADVICE.get(status)
@@ -134,14 +137,14 @@ class _Future:
 class _Pending:
     """A request that waits for its batch: what the batcher needs of it, and how it is answered."""
 
-    __slots__ = ("_began", "_client", "_predict", "_scope", "expires", "job", "rows", "served")
+    __slots__ = ("_client", "_predict", "_scope", "_started", "expires", "job", "rows", "served", "submitted")
 
     job: PredictRequest
     served: Serving
 
     def __init__(self, predict: Predict, scope: Scope, client: Client) -> None:
         self._predict, self._scope, self._client = predict, scope, client
-        self._began = time.perf_counter()
+        self._started = self.submitted = time.perf_counter()
         self.rows, self.expires = 0, 0.0
 
     @property
@@ -149,13 +152,28 @@ class _Pending:
         return self._client.gone
 
     def finish(self, answer: Answer | Exception) -> None:
-        predict = self._predict
+        predict, scope = self._predict, self._scope
+        headers: RawHeaders
         try:
             if isinstance(answer, Exception):
                 raise answer
             body, headers = predict.dialect.render(answer, self.job, self.served)
             status = 200
         except Exception as error:  # the last resort: whatever it was, the client gets the one shape
-            status, body, headers = predict.refusal(error, self._scope["request_id"])
-        predict.seconds.observe(time.perf_counter() - self._began)
+            status, body, headers = predict.refusal(error, scope)
+        ended = time.perf_counter()
+        predict.seconds.observe(ended - scope["arrived"])
+        headers = self._traced(headers, ended)
         self._client.reply(status, body, headers)
+
+    def _traced(self, headers: RawHeaders, ended: float) -> RawHeaders:
+        """The headers, with where the time went if that was asked for; the scope is told for the log in any case."""
+        batch = self.job.stages if self.rows else None
+        if batch is None:
+            return headers
+        scope = self._scope
+        scope["stages"] = tell = partial(batch.of_request, scope["arrived"], self._started, self.submitted, ended)
+        if _TRACE not in scope["header_map"]:
+            return headers
+        timing = ", ".join(f"{name};dur={ms:.3f}" for name, ms in tell().items())
+        return [*headers, (b"server-timing", timing.encode())]

@@ -1,7 +1,7 @@
-"""Where the time of a request went: the stages between its arrival and its answer, in seconds.
+"""Where the time of a prediction went: consecutive stages from the request's arrival to its answer.
 
-They are measured a batch at a time, which costs five readings of a clock; each request of the batch is told the same
-figures beside its own. This module knows nothing of HTTP.
+A batch's part is measured once for all its requests, which costs six readings of a clock; each request adds what came
+before and after its batch. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Stages:
-    """What a batch spent on reading `features`, in the `model`, on the `log` and on the `answers`; seconds.
+    """What a batch spent on reading features, in the model, on the log and on its answers; seconds.
 
     `began` is when it began (`time.perf_counter`) and `rows` how many rows it had.
     """
@@ -22,3 +22,18 @@ class Stages:
     model: float = 0.0
     log: float = 0.0
     answers: float = 0.0
+
+    def of_request(self, arrived: float, started: float, submitted: float, ended: float) -> dict[str, float]:
+        """Milliseconds by stage of one of its requests, which was whole at `started` and queued at `submitted`.
+
+        `receive` (the body, the guard), `parse`, `queue`, the batch's own, `reply`: together they are all of its time.
+        """
+        batch = (self.features, self.model, self.log, self.answers)
+        told = {
+            "receive": started - arrived,
+            "parse": submitted - started,
+            "queue": self.began - submitted,
+            **dict(zip(("features", "model", "log", "answers"), batch, strict=True)),
+            "reply": ended - self.began - sum(batch),
+        }
+        return {name: 1e3 * seconds for name, seconds in told.items()}
