@@ -11,10 +11,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import math
 import os
 import secrets
 import struct
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -120,7 +122,13 @@ class PredictionLog:
         self._folder, self._max_bytes = folder, max_bytes
         self._file: int | None = None
         self._size = 0
+        self._failed_at = -math.inf
         self._turn = threading.RLock()
+
+    @property
+    def failing(self) -> bool:
+        """Whether rows could not be written in the last second: a full disk is asked again once a second."""
+        return self._failed_at > 0 and time.monotonic() - self._failed_at < 1
 
     def append(self, features: Mapping[str, Kind], rows: Sequence[Prediction], predicted: Sequence[str] = ()) -> None:
         """Write the rows as one record, with the class that each predicted; on return they survive this process.
@@ -130,17 +138,24 @@ class PredictionLog:
         payload = _ENCODER.encode((features, rows, predicted) if predicted else (features, rows))
         record = _HEADER.pack(len(payload), crc32(payload)) + payload
         with self._turn:
-            file = self._file if self._file is not None else self._open(rows[0].served_at)
             try:
-                written = os.write(file, record)
-                if written != len(record):
-                    raise OSError(errno.ENOSPC, f"only {written} of {len(record)} bytes fit the prediction log")
+                self._write(record, rows[0].served_at)
             except OSError:
-                os.ftruncate(file, self._size)
+                self._failed_at = time.monotonic()
                 raise
-            self._size += written
             if self._size >= self._max_bytes:
                 self.rotate()
+
+    def _write(self, record: bytes, served_at: int) -> None:
+        file = self._file if self._file is not None else self._open(served_at)
+        try:
+            written = os.write(file, record)
+            if written != len(record):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(record)} bytes fit the prediction log")
+        except OSError:
+            os.ftruncate(file, self._size)
+            raise
+        self._size += written
 
     def rotate(self) -> None:
         """Finish the segment, if there is one, so that it can be shipped."""

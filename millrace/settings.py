@@ -87,6 +87,11 @@ class Settings(BaseSettings):
     deadline_ms: int = Field(
         1_000, ge=1, description="Milliseconds that a prediction request may wait for the model; beyond them: 503."
     )
+    log_full: Literal["refuse", "serve"] = Field(
+        "refuse",
+        description="What to do with predictions that the disk cannot record: refuse them (429), or answer them with "
+        "the flag `unlogged`.",
+    )
     measure_seconds: float = Field(
         10.0, gt=0, le=600, description="Seconds that measuring one model's latency may take, before its gate."
     )

@@ -31,6 +31,9 @@ class Metrics:
         self.stale_rows = self._counter(
             "millrace_stale_rows", "Predicted rows for which a feature view had expired values.", "use_case", "view"
         )
+        self.unlogged = self._counter(
+            "millrace_unlogged_predictions", "Rows answered though the log could not be written.", "use_case"
+        )
         self.feature_age = self._gauge(
             "millrace_feature_age_seconds", "Since the newest event of an online feature view.", "use_case", "view"
         )

@@ -43,11 +43,14 @@ class Waiting(Protocol[JobOf, AnswerTo]):
 
 
 class Overload(RequestError):  # noqa: N818  # it is a state of the server, not an error of anybody's
-    """The request is refused to protect the others; `reason` is `queue`, `deadline` or `log`."""
+    """The request is refused to protect the others; `reason` is `queue`, `deadline` or `log`.
 
-    def __init__(self, reason: str, what: str) -> None:
-        self.reason = reason
-        super().__init__(503, what, todo="Send it again after the seconds in Retry-After.")
+    `retry_after` are the seconds after which it may be sent again.
+    """
+
+    def __init__(self, reason: str, what: str, *, status: int = 503, retry_after: int = 1, looked: str = "") -> None:
+        self.reason, self.retry_after = reason, retry_after
+        super().__init__(status, what, looked=looked, todo="Send it again after the seconds in Retry-After.")
 
 
 class Batcher(Generic[Job, Answer]):
@@ -118,6 +121,8 @@ class Batcher(Generic[Job, Answer]):
             return ()
         try:
             return self._run(jobs)
+        except Overload as error:  # a state of the server: one at a time it would be the same again
+            return [error] * len(jobs)
         except Exception as error:
             if len(jobs) == 1:
                 return (error,)

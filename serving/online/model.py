@@ -79,6 +79,7 @@ def open_model(
         log=log,
         metrics=metrics,
         clock=clock,
+        log_full=settings.log_full,
     )
     decoder = RequestDecoder(
         columns, needs, max_rows=settings.request_rows, classes=bool(contract.classes), inputs=contract.names, key=key

@@ -24,6 +24,7 @@ from serving.online.answers import Answer
 from serving.online.batcher import Overload
 from serving.online.champion import Holder, Serving
 from serving.online.request import PredictRequest
+from serving.online.scorer import unrecorded
 
 Headers = Mapping[bytes, bytes]
 """A request's headers, names in lower case."""
@@ -84,11 +85,14 @@ class Predict:
         self.dialect = dialect or Native()
         self.seconds = metrics.request_seconds.labels(holder.use_case.name)
         self._holder, self._shed = holder, metrics.shed
+        self._refuses_unlogged = settings.log_full == "refuse"
 
     def start(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer a whole request: the client's `reply` is called once, at once or when its batch has run."""
         pending = _Pending(self, scope, client)
         try:
+            if self._refuses_unlogged and self._holder.log.failing:
+                raise unrecorded()
             served = pending.served = self._holder.champion()
             request = pending.job = self.dialect.parse(body, scope["header_map"], served)
             pending.rows, pending.submitted = request.count, time.perf_counter()
@@ -113,10 +117,11 @@ class Predict:
         connection whose body was not read."""
         scope["error"] = error
         status, body = error_body(told_error(error), scope["request_id"])
+        advice = [_ADVICE[status]] if status in _ADVICE else []
         if isinstance(error, Overload):
             self._shed.labels(self._holder.use_case.name, error.reason).inc()
-        advice = _ADVICE.get(status)
-        return status, body, [advice] if advice else []
+            advice = [(b"retry-after", b"%d" % error.retry_after)]
+        return status, body, advice
 
 
 class _Future:

@@ -6,7 +6,6 @@ leave only after the prediction log has them.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from datetime import datetime
 from itertools import chain, repeat
 from operator import itemgetter
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,6 @@ from serving.online.answers import Answer, Classed, ScoredRow
 from serving.online.batcher import Overload
 from serving.online.request import PredictRequest, ScoresRequest
 from serving.online.stages import Stages
-
-_logger = logging.getLogger(__name__)
 
 
 class FeatureRows(Protocol):
@@ -94,9 +91,11 @@ class Scorer:
         log: PredictionLog | None,
         metrics: Metrics,
         clock: Callable[[], datetime],
+        log_full: Literal["refuse", "serve"] = "refuse",
     ) -> None:
         """`order` says at which position of the reader's values each input of the contract is (None: the same order);
-        `key` are the columns that identify a row of the population."""
+        `key` are the columns that identify a row of the population; `log_full` is what becomes of predictions that the
+        log cannot take."""
         self._contract, self._engine, self._reader, self._log = contract, engine, reader, log
         self._version, self._clock = version, clock
         self._order, self._key = order, tuple(key)
@@ -108,6 +107,7 @@ class Scorer:
         self._batch_rows = metrics.batch_rows.labels(self._use_case)
         self._predictions = metrics.predictions.labels(self._use_case, version_label)
         self._missing, self._stale = metrics.missing_views, metrics.stale_rows
+        self._serves_unlogged, self._unlogged = log_full == "serve", metrics.unlogged.labels(self._use_case)
 
     def __call__(self, requests: Sequence[PredictRequest]) -> list[Answer | RequestError]:
         """One answer a request, in order: an error in its place is that request's alone.
@@ -127,7 +127,11 @@ class Scorer:
         ids = [drawn[start : start + 32] for start in range(0, len(drawn), 32)]
         flags = batch.flags()
         if ids and self._log is not None:
-            self._record(self._log, requests, batch, flags, scores, classed, ids, now)
+            rows = self._logged(requests, batch, flags, scores, ids, now)
+            try:
+                self._log.append(self._kinds, rows, classed.labels if classed else ())
+            except OSError as error:
+                self._bear(error, flags, len(ids))
         logged = perf_counter()
         answers = self._answers(requests, batch, flags, scores, classed, ids)
         stages = Stages(began, len(ids), read - began, predicted - read, logged - predicted, perf_counter() - logged)
@@ -191,33 +195,34 @@ class Scorer:
             return classed.best, classed
         return scores.tolist(), None
 
-    def _record(
+    def _logged(
         self,
-        log: PredictionLog,
         requests: Sequence[PredictRequest],
         batch: _Batch,
         flags: Mapping[int, Sequence[str]],
         scores: Sequence[float],
-        classed: Classed | None,
         ids: Sequence[str],
         now: datetime,
-    ) -> None:
-        """Write the batch into the log; what is not logged is not answered."""
-        served, version, values, rows, position = microseconds(now), self._version, batch.values, [], 0
+    ) -> list[Prediction]:
+        """The batch as rows of the log."""
+        served, version, values = microseconds(now), self._version, batch.values
+        rows: list[Prediction] = []
         for request in requests:
             at = served if request.at is None else microseconds(request.at)
             keys = request.keys or ([self._key_of(row) for row in request.rows] if self._key else ())
             for key in keys or repeat("", request.count):
-                told = ",".join(flags[position]) if position in flags else ""
-                rows.append(
-                    Prediction(ids[position], version, served, at, key, told, scores[position], values[position])
-                )
-                position += 1
-        try:
-            log.append(self._kinds, rows, classed.labels if classed else ())
-        except OSError as error:
-            _logger.error("the prediction log cannot be written: %s", error.strerror)
-            raise Overload("log", "Predictions cannot be recorded at the moment.") from error
+                place = len(rows)
+                told = ",".join(flags[place]) if place in flags else ""
+                rows.append(Prediction(ids[place], version, served, at, key, told, scores[place], values[place]))
+        return rows
+
+    def _bear(self, error: OSError, flags: dict[int, list[str]], rows: int) -> None:
+        """The log is full: what is not logged is not answered, unless the operator prefers it answered and flagged."""
+        if not self._serves_unlogged:
+            raise unrecorded(looked=f"The disk says: {error.strerror}.") from error
+        self._unlogged.inc(rows)
+        for place in range(rows):
+            flags.setdefault(place, []).append("unlogged")
 
     def _key_of(self, row: Mapping[str, Any]) -> str:
         try:
@@ -250,6 +255,12 @@ class Scorer:
             answers.append(Answer(self._use_case, self._version, everything))
             first += request.count
         return answers
+
+
+def unrecorded(looked: str = "") -> Overload:
+    """The refusal of what the prediction log cannot take: no 5xx, since the server and the model are well."""
+    what = "Predictions cannot be recorded at the moment."
+    return Overload("log", what, status=429, retry_after=5, looked=looked)
 
 
 def _too_old(view: str, row: int) -> RequestError:

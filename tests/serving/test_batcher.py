@@ -191,3 +191,19 @@ def test_a_batch_ends_at_its_largest_size() -> None:
 
     asyncio.run(run())
     assert batches == [2, 2, 1]
+
+
+def test_a_refusal_of_the_server_is_everybodys_and_nothing_runs_again() -> None:
+    ran: list[int] = []
+
+    def refuse(jobs: Sequence[int]) -> list[int]:
+        ran.append(len(jobs))
+        raise Overload("log", "No room.")
+
+    batcher = Batcher[int, int](refuse, queue_rows=100, deadline=60)
+
+    async def run() -> list[int | BaseException]:
+        return await asyncio.gather(*(submit(batcher, job, 1) for job in range(10)), return_exceptions=True)
+
+    assert {type(answer) for answer in asyncio.run(run())} == {Overload}
+    assert ran == [10]

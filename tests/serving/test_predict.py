@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +15,14 @@ import pytest
 
 from features.views import Stale
 from millrace.lake import Lake
-from millrace.prediction_log import TABLE, PredictionLog, log_folder, ship
+from millrace.prediction_log import TABLE, log_folder, ship
 from millrace.settings import Settings
+from millrace.usecase import UseCase
+from serving.app import create_app
 from serving.guard import Guard
 from serving.online.batcher import Batcher, Overload
 
-from .conftest import NOW, FakeReader, client_of
+from .conftest import NOW, FakeReader, Promote, client_of
 
 PATH = "/v1/late/predict"
 
@@ -138,17 +141,53 @@ def test_the_log_is_finished_when_the_server_ends(app: Guard, settings: Settings
     assert ship(log_folder(settings, "late"), Lake(str(tmp_path / "lake"))) == 1
 
 
-def test_what_cannot_be_logged_is_not_answered(
-    client: httpx.Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full_disk(*_: object) -> None:
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The prediction log's disk takes no more; the sizes of what was tried to be written."""
+    tried: list[int] = []
+
+    def write(_file: int, data: bytes) -> int:
+        tried.append(len(data))
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PredictionLog, "append", full_disk)
-    answer = client.post(PATH, json={"rows": [{"delay": 1, "far": 0}]})
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"] == "1"
-    assert 'millrace_shed_total{reason="log",use_case="late"} 1.0' in client.get("/metrics").text
+    monkeypatch.setattr("millrace.prediction_log.os.write", write)
+    return tried
+
+
+def test_what_cannot_be_logged_is_not_answered_and_no_5xx(client: httpx.Client, full_disk: list[int]) -> None:
+    answers = [client.post(PATH, json={"rows": [{"delay": 1, "far": 0}]}) for _ in range(20)]
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(429, "5")}
+    assert 'millrace_shed_total{reason="log",use_case="late"} 20.0' in client.get("/metrics").text
+
+
+def test_a_full_disk_is_asked_again_once_a_second(client: httpx.Client, full_disk: list[int]) -> None:
+    started = time.monotonic()
+    for _ in range(20):
+        client.post(PATH, json={"rows": [{"delay": 1, "far": 0}]})
+    assert len(full_disk) <= 1 + (time.monotonic() - started)
+
+
+def test_when_the_disk_has_room_again_predictions_go_on(
+    client: httpx.Client, app: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("millrace.prediction_log.os.write", lambda _file, data: len(data) // 2)
+        assert client.post(PATH, json={"rows": [{"delay": 1, "far": 0}]}).status_code == 429
+    later = time.monotonic() + 2
+    monkeypatch.setattr("millrace.prediction_log.time.monotonic", lambda: later)
+    assert client.post(PATH, json={"rows": [{"delay": 1, "far": 0}]}).status_code == 200
+
+
+def test_an_operator_may_have_predictions_answered_that_are_not_logged(
+    settings: Settings, use_case: UseCase, reader: FakeReader, promote: Promote, full_disk: list[int]
+) -> None:
+    promote()
+    serving = settings.model_copy(update={"log_full": "serve"})
+    app = create_app(serving, [use_case], clock=lambda: NOW, reader_of=lambda *_: reader)
+    with client_of(app, serving) as client:
+        (row,) = predictions(client.post(PATH, json={"rows": [{"delay": 1, "far": 0}]}))
+        assert row["flags"] == ["unlogged"]
+        assert 'millrace_unlogged_predictions_total{use_case="late"} 1.0' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize("reason", ["queue", "deadline"])
