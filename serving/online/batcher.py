@@ -53,6 +53,11 @@ class Overload(RequestError):  # noqa: N818  # it is a state of the server, not 
         super().__init__(status, what, looked=looked, todo="Send it again after the seconds in Retry-After.")
 
 
+def too_many() -> Overload:
+    """The refusal of what does not fit the queue."""
+    return Overload("queue", "Too many rows are waiting for the model.")
+
+
 class Batcher(Generic[Job, Answer]):
     """One model's queue, used from one event loop.
 
@@ -75,13 +80,18 @@ class Batcher(Generic[Job, Answer]):
         self._busy = False
         self.waiting_rows = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether no row fits any more: asked before a request is decoded, so that refusing it costs little."""
+        return self.waiting_rows >= self._limit
+
     def submit(self, waiting: Waiting[Job, Answer]) -> None:
         """Queue a job; its `finish` is called when its batch has run. Raises `Overload` when the queue is full.
 
         Callbacks, not futures: a future and the task that awaits it would cost each request 5 µs of 45.
         """
         if self.waiting_rows + waiting.rows > self._limit and self._queue:
-            raise Overload("queue", "Too many rows are waiting for the model.")
+            raise too_many()
         loop = asyncio.get_running_loop()
         waiting.expires = loop.time() + self._deadline
         self._queue.append(waiting)

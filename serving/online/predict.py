@@ -21,7 +21,7 @@ from millrace.telemetry import Metrics
 from serving.answer import check_type, read_body, send_json
 from serving.errors import error_body, told_error
 from serving.online.answers import Answer
-from serving.online.batcher import Overload
+from serving.online.batcher import Overload, too_many
 from serving.online.champion import Holder, Serving
 from serving.online.request import PredictRequest
 from serving.online.scorer import unrecorded
@@ -94,6 +94,8 @@ class Predict:
             if self._refuses_unlogged and self._holder.log.failing:
                 raise unrecorded()
             served = pending.served = self._holder.champion()
+            if served.batcher.full:
+                raise too_many()
             request = pending.job = self.dialect.parse(body, scope["header_map"], served)
             pending.rows, pending.submitted = request.count, time.perf_counter()
             served.batcher.submit(pending)
