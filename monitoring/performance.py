@@ -155,7 +155,8 @@ def _known(labels: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
     """The labels known at `as_of` whose names are whole."""
     names = [name for name in labels.columns if name not in (LABEL, LABEL_KNOWN_AT)]
     known = labels.with_columns(pl.col(LABEL).cast(pl.Int8)).drop_nulls().filter(pl.col(LABEL_KNOWN_AT) <= as_of)
-    return known.filter(pl.col(name) != "" for name in names if known.schema[name] == pl.String)
+    texts = [pl.col(name) != "" for name in names if known.schema[name] == pl.String]
+    return known.filter(texts) if texts else known  # without a condition, filter keeps nothing
 
 
 def _require(what: str, frame: pl.DataFrame, columns: Sequence[str]) -> None:
