@@ -67,6 +67,18 @@ def posted(label: Label, lake: Lake, *, as_of: datetime) -> tuple[pl.DataFrame, 
     return tuple(frame for frame in found if frame.height)
 
 
+def unknown(lake: Lake, *, as_of: datetime) -> int:
+    """How many predictions, and rows by key, the statements known at `as_of` name that the prediction log lacks."""
+    if not lake.exists(TABLE):
+        return 0
+    named = lake.scan(TABLE).filter(pl.col(KNOWN_AT) <= as_of).select(PREDICTION_ID, ROW_KEY).unique()
+    if not lake.exists(PREDICTIONS):
+        return named.collect().height
+    logged, by_id = lake.scan(PREDICTIONS), pl.col(PREDICTION_ID) != ""
+    parts = ((PREDICTION_ID, by_id), (ROW_KEY, ~by_id))
+    return sum(named.filter(part).join(logged, on=name, how="anti").collect().height for name, part in parts)
+
+
 def attach(rows: pl.DataFrame, statements: Iterable[pl.DataFrame], *, since: datetime | None = None) -> Attached:
     """Give each row the label that holds for it.
 

@@ -17,7 +17,7 @@ from features.training_set import labels
 from millrace import registry
 from millrace.db import WindowRow
 from millrace.errors import NoDataError
-from millrace.outcomes import posted
+from millrace.outcomes import posted, unknown
 from millrace.prediction_log import TABLE
 from millrace.quality import Quality
 from millrace.source import EVENT_TIME
@@ -88,7 +88,7 @@ def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, rep
         if report:
             seen = replace(seen, report=_report(ws, seen, reference, predictions))
         _record(ws, seen)
-        detail.update(rows=result.rows, action=seen.action)
+        detail.update(rows=result.rows, action=seen.action, unknown_labels=unknown(ws.lake, as_of=as_of))
     return seen
 
 

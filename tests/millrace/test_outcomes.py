@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from millrace.lake import Lake
 from millrace.outcome_log import Outcome, OutcomeLog, ship
-from millrace.outcomes import attach, holding, posted
+from millrace.outcomes import attach, holding, posted, unknown
 from millrace.prediction_log import Prediction, PredictionLog, microseconds
 from millrace.prediction_log import ship as ship_predictions
 from millrace.source import Source
@@ -185,3 +185,14 @@ def test_classes_are_read_by_name_and_one_that_is_no_more_says_nothing(lake: Lak
     fruit = Label(SOURCE, "fruit", HOUR, classes=("apple", "pear", "quince"))
     assert posted(fruit, lake, as_of=NOON)[0].rows() == [("pear", 1, NOON)]
     assert posted(LATE, lake, as_of=NOON)[0].rows() == [("1", 1, NOON)]
+
+
+def test_what_names_no_prediction_of_the_log_is_counted(lake: Lake) -> None:
+    assert unknown(lake, as_of=NOON) == 0
+    named = [Outcome("1", NOON, prediction_id="p"), Outcome("0", NOON, row_key="k"), Outcome("1", NOON, row_key="k")]
+    said_to(lake, *named, Outcome("1", NOON + HOUR, row_key="later"))
+    assert unknown(lake, as_of=NOON) == 2
+    logged(lake, q="k")
+    assert unknown(lake, as_of=NOON) == 1
+    logged(lake, p="")
+    assert unknown(lake, as_of=NOON) == 0
