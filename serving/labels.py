@@ -27,14 +27,17 @@ from millrace.usecase import UseCase
 from serving.answer import check_type, read_body
 from serving.errors import error_body
 from serving.online.batcher import Overload
+from serving.online.request import MAX_TEXT
 from serving.outcomes import LabelDecoder, key_columns
 
 MAX_WAITING = 64
 """Most requests of one use case that wait for the one before them; beyond it: 503."""
 _ADVICE = {503: {"retry-after": "1"}, 413: {"connection": "close"}}
 """When to come back, and to give up a connection whose body was not read."""
-_KNOWN = {"type": "string", "format": "date-time", "description": "Since when the label is known; now, if not given."}
-_AT = {"type": "string", "format": "date-time", "description": "Only the row's prediction for this instant."}
+_TIME = {"type": ["string", "null"], "format": "date-time"}
+_KNOWN = _TIME | {"description": "Since when the label is known; now, if not given."}
+_AT = _TIME | {"description": "Only the row's prediction for this instant."}
+_KEY = {"type": ["string", "integer"], "maxLength": MAX_TEXT, "minimum": -(2**63), "maximum": 2**63 - 1}
 _COUNT = {"type": "integer", "minimum": 0}
 _RECORDED = {
     "type": "object",
@@ -113,7 +116,7 @@ def labels_router(
 
     router = APIRouter(lifespan=run)
 
-    @router.post("/v1/{use_case}/labels", openapi_extra=_described(use_cases))
+    @router.post("/v1/{use_case}/labels", openapi_extra=_described(use_cases, settings.request_rows))
     async def post_labels(use_case: str, request: Request) -> Response:
         """Say what came of predictions: `{"labels": [{"prediction_id": …, "label": …}, …]}`, or, in the place of the
         id, the key columns of the row that was predicted.
@@ -139,13 +142,13 @@ def labels_router(
     return router
 
 
-def _described(use_cases: Sequence[UseCase]) -> dict[str, Any]:
+def _described(use_cases: Sequence[UseCase], rows: int) -> dict[str, Any]:
     """The route's body and answer for its description, with an example of each use case that works as it stands."""
     forms = [form for use_case in use_cases for form in _forms(use_case)]
     body = {
         "type": "object",
         "required": ["labels"],
-        "properties": {"labels": {"type": "array", "items": {"anyOf": forms}}},
+        "properties": {"labels": {"type": "array", "items": {"anyOf": forms}, "maxItems": rows}},
         "additionalProperties": False,
     }
     examples = {use_case.name: {"value": _example(use_case)} for use_case in use_cases}
@@ -163,9 +166,10 @@ def _described(use_cases: Sequence[UseCase]) -> dict[str, Any]:
 def _forms(use_case: UseCase) -> list[dict[str, Any]]:
     """What a label of a use case is: with the prediction's id or, where it can, with the row's key."""
     classes = use_case.label.classes
-    label = {"type": ["string", "integer"]} if classes else {"enum": [True, False, 0, 1]}
-    by_id: Mapping[str, Any] = {"prediction_id": {"type": "string", "minLength": 1}}
-    by_key: Mapping[str, Any] = {name: {"type": ["string", "integer"]} for name in key_columns(use_case)}
+    numbers = [int(name) for name in classes if name.isdecimal() and str(int(name)) == name]
+    label = {"enum": [*classes, *numbers] if classes else [True, False, 0, 1]}
+    by_id: Mapping[str, Any] = {"prediction_id": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}}
+    by_key: Mapping[str, Any] = dict.fromkeys(key_columns(use_case), _KEY)
     forms = [(by_id, {}), *([(by_key, {"at": _AT})] if by_key else [])]
     return [
         {
