@@ -23,12 +23,13 @@ from features.tables import table_name
 from features.views import POLARS_TYPES
 from millrace.errors import FeatureError, NoDataError, first_line
 from millrace.lake import Lake
+from millrace.outcome_log import TABLE as OUTCOMES
+from millrace.outcomes import LABEL_KNOWN_AT, ROW_KEY, attach, posted
+from millrace.prediction_log import TABLE as PREDICTIONS
+from millrace.prediction_log import row_keys
 from millrace.settings import Settings
 from millrace.source import EVENT_TIME, KNOWN_AT
 from millrace.usecase import LABEL, Label, UseCase
-
-LABEL_KNOWN_AT = "label_known_at"
-"""Column of a training set: since when the label exists (UTC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,11 @@ def population_rows(
 
 
 def labels(use_case: UseCase, lake: Lake, *, as_of: datetime) -> pl.DataFrame:
-    """The outcomes known at `as_of`: the population's key columns, `label` (Int8) and `label_known_at` (UTC).
+    """What the label's source knew at `as_of`: the population's key columns, `label` (Int8) and `label_known_at` (UTC).
 
-    `label` is 0 or 1, or the position of the label's class. Rows without an outcome are left out. Raises `NoDataError`
-    when the label's source has not been ingested, `FeatureError` when the label has another value.
+    What clients post comes beside it (`millrace.outcomes.posted`). `label` is 0 or 1, or the position of the label's
+    class. Rows without an outcome are left out. Raises `NoDataError` when the label's source has not been ingested,
+    `FeatureError` when the label has another value.
     """
     label = use_case.label
     rows = _known(use_case, lake, label.source.name, as_of).drop_nulls(label.column)
@@ -140,7 +142,7 @@ def training_set(
 
     Raises `NoDataError` when there is not one labelled row.
     """
-    versions = {name: lake.version(name) for name in _tables(use_case, settings) if lake.exists(name)}
+    versions = {name: lake.version(name) for name in _tables(use_case, settings, lake) if lake.exists(name)}
     labelled, unlabelled = training_rows(use_case, lake, since=since, until=until, as_of=as_of)
     frame, features = _joined(use_case, settings, labelled)
     return TrainingSet(frame, features, versions, unlabelled)
@@ -151,13 +153,13 @@ def training_rows(
 ) -> tuple[pl.DataFrame, int]:
     """A training set's rows without their features, and how many rows of the population have no label at `as_of`.
 
+    A label comes from its source or was posted; whichever was known last holds.
     Raises `NoDataError` as `training_set` does.
     """
     population = population_rows(use_case, lake, since=since, until=until, as_of=as_of)
-    key = list(use_case.population.source.key)
-    clash = [name for name in (LABEL, LABEL_KNOWN_AT) if name in population.columns]
-    known = labels(use_case, lake, as_of=as_of)
-    labelled = population.drop(clash).join(known, on=key, how="inner", maintain_order="left")
+    keyed = population.with_columns(row_keys(use_case.population.source.key, population.schema))
+    known = [labels(use_case, lake, as_of=as_of), *posted(use_case.label, lake, as_of=as_of)]
+    labelled = attach(keyed, known).frame.drop_nulls(LABEL).drop(ROW_KEY)
     if labelled.is_empty():
         raise NoDataError(
             f"There is no labelled row of {use_case.name!r} to learn from.",
@@ -168,12 +170,13 @@ def training_rows(
     return labelled, population.height - labelled.height
 
 
-def _tables(use_case: UseCase, settings: Settings) -> list[str]:
+def _tables(use_case: UseCase, settings: Settings, lake: Lake) -> list[str]:
     """Every table of the lake that a training set may read."""
     raw = [f"raw/{source.name}" for source in use_case.sources]
     built = [table_name(table) for table in use_case.feature_tables]
     views = read_catalog(use_case, settings) if use_case.feature_repo else []
-    return raw + built + [pushed_table(view.name) for view in views]
+    outcomes = [OUTCOMES, PREDICTIONS] if lake.exists(OUTCOMES) else []
+    return raw + built + [pushed_table(view.name) for view in views] + outcomes
 
 
 def _known(use_case: UseCase, lake: Lake, source: str, as_of: datetime) -> pl.LazyFrame:

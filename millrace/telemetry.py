@@ -40,6 +40,7 @@ class Metrics:
         self.feature_ttl = self._gauge(
             "millrace_feature_ttl_seconds", "After which an event of a feature view expires.", "use_case", "view"
         )
+        self.labels = self._counter("millrace_labels", "Outcomes that clients posted.", "use_case", "kind")
         self.batch_rows = self._histogram("millrace_batch_rows", "Rows that the model saw at once.", _ROWS, "use_case")
         self.queue_rows = self._gauge("millrace_queue_rows", "Rows that wait for the model.", "use_case")
         self.shed = self._counter("millrace_shed", "Requests refused to protect the others.", "use_case", "reason")

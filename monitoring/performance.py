@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from millrace.errors import LakeError
+from millrace.outcomes import LABEL_KNOWN_AT, ROW_KEY, Attached, attach
 from millrace.quality import (
     CLIP,
     Difference,
@@ -29,25 +30,6 @@ from millrace.quality import (
 )
 from millrace.source import EVENT_TIME
 from millrace.usecase import LABEL
-
-LABEL_KNOWN_AT = "label_known_at"
-ROW_KEY = "row_key"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledPredictions:
-    """Every prediction of a window with its label, null while unknown, and what was odd about the labels.
-
-    `frame` has the predictions' columns and rows in their order, and `label` (Int8) and `label_known_at` beside them.
-    """
-
-    frame: pl.DataFrame
-    unmatched: int
-    """Labels that belong to none of the predictions."""
-    corrected: int
-    """Labels that a later one replaced by another."""
-    contradictory: int
-    """Rows with different labels known at one instant; the larger was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,31 +73,28 @@ class Performance:
 
 
 def join_labels(
-    predictions: pl.DataFrame, labels: pl.DataFrame, *, as_of: datetime, key: Sequence[str] = (ROW_KEY,)
-) -> LabelledPredictions:
+    predictions: pl.DataFrame,
+    *labels: pl.DataFrame,
+    as_of: datetime,
+    key: Sequence[str] = (ROW_KEY,),
+    since: datetime | None = None,
+) -> Attached:
     """Give each prediction its label as known at `as_of` (an aware instant).
 
-    `labels` has the key columns, `label` (boolean, 0/1 or a class's position) and `label_known_at`; rows known after
-    `as_of` or with a null label are ignored. Of several labels of one key the one known last wins; of two known at the
-    same instant, the larger. A row predicted twice has its label on both. A prediction with an empty `row_key` has
-    none. Raises `LakeError` when a frame lacks a column.
+    The first of `labels` has the key columns, `label` (boolean, 0/1 or a class's position) and `label_known_at`; each
+    other one (`millrace.outcomes.posted`) names its predictions by all columns beside those two. Rows known after
+    `as_of`, with a null label or with an empty name are ignored. Of several labels of one prediction, whichever frame
+    has them, the one known last holds; of two known at the same instant, the larger. A row predicted twice has its
+    label on both. Labels known before `since` are not counted as unmatched. Raises `LakeError` when a frame lacks a
+    column.
     """
     _require("predictions", predictions, key)
-    _require("labels", labels, [*key, LABEL, LABEL_KNOWN_AT])
-    known = labels.select(*key, pl.col(LABEL).cast(pl.Int8), LABEL_KNOWN_AT).drop_nulls()
-    known = known.filter(pl.col(LABEL_KNOWN_AT) <= as_of)
-    for name in key:
-        if known.schema[name] == pl.String:
-            known = known.filter(pl.col(name) != "")
-    newest, corrected, contradictory = _newest(known, key)
-    joined = predictions.drop(LABEL, LABEL_KNOWN_AT, strict=False).join(
-        newest, on=list(key), how="left", maintain_order="left"
-    )
-    unmatched = newest.join(predictions.select(key), on=list(key), how="anti").height
-    return LabelledPredictions(joined, unmatched, corrected, contradictory)
+    _require("labels", labels[0], [*key, LABEL, LABEL_KNOWN_AT])
+    own = labels[0].select(*key, LABEL, LABEL_KNOWN_AT)
+    return attach(predictions, [_known(frame, as_of) for frame in (own, *labels[1:])], since=since)
 
 
-def performance(joined: LabelledPredictions, *, slices: Sequence[str] = (), score: str = "score") -> Performance:
+def performance(joined: Attached, *, slices: Sequence[str] = (), score: str = "score") -> Performance:
     """The quality of the column `score` on the labelled rows, whole and for each value of the slice columns.
 
     A slice column that the frame lacks is skipped, as is a value with fewer rows than `slice_quality` asks for. Raises
@@ -140,9 +119,7 @@ def performance(joined: LabelledPredictions, *, slices: Sequence[str] = (), scor
     )
 
 
-def log_loss_gain(
-    live: LabelledPredictions, static: LabelledPredictions, *, key: Sequence[str] = (ROW_KEY,), seed: int = 0
-) -> Difference:
+def log_loss_gain(live: Attached, static: Attached, *, key: Sequence[str] = (ROW_KEY,), seed: int = 0) -> Difference:
     """How much lower the live scores' log loss is than the static ones' on the same labelled rows (positive: better).
 
     Rows of one hour of `event_time` are resampled together: they share their circumstances. A row scored twice counts
@@ -162,7 +139,7 @@ def hours(frame: pl.DataFrame) -> NDArray[np.int64] | None:
     return frame[EVENT_TIME].dt.truncate("1h").dt.epoch("s").to_numpy() if EVENT_TIME in frame.columns else None
 
 
-def scored(joined: LabelledPredictions, key: Sequence[str]) -> pl.DataFrame:
+def scored(joined: Attached, key: Sequence[str]) -> pl.DataFrame:
     """The rows with a label and a probability; of one scored twice, the last."""
     usable = joined.frame.filter(pl.col(LABEL).is_not_null() & pl.col("score").is_between(0, 1).fill_null(value=False))
     return usable.unique(list(key), keep="last", maintain_order=True).with_columns(pl.col("score").cast(pl.Float64))
@@ -174,14 +151,12 @@ def _mean_entropy(p: Floats) -> float:
     return float(-(q * np.log(q) + (1 - q) * np.log(1 - q)).mean())
 
 
-def _newest(known: pl.DataFrame, key: Sequence[str]) -> tuple[pl.DataFrame, int, int]:
-    """The label that holds for each key, how many replaced an opposite one, how many keys contradict themselves."""
-    by_instant = known.group_by([*key, LABEL_KNOWN_AT]).agg(pl.col(LABEL).max(), opposite=pl.col(LABEL).n_unique() > 1)
-    contradictory = by_instant.filter("opposite").select(key).unique().height
-    ordered = by_instant.sort(LABEL_KNOWN_AT)
-    newest = ordered.unique(list(key), keep="last")
-    corrected = ordered.group_by(list(key)).agg(pl.col(LABEL).n_unique()).filter(pl.col(LABEL) > 1).height
-    return newest.drop("opposite"), corrected, contradictory
+def _known(labels: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
+    """The labels known at `as_of` whose names are whole."""
+    names = [name for name in labels.columns if name not in (LABEL, LABEL_KNOWN_AT)]
+    known = labels.with_columns(pl.col(LABEL).cast(pl.Int8)).drop_nulls().filter(pl.col(LABEL_KNOWN_AT) <= as_of)
+    texts = [pl.col(name) != "" for name in names if known.schema[name] == pl.String]
+    return known.filter(texts) if texts else known  # without a condition, filter keeps nothing
 
 
 def _require(what: str, frame: pl.DataFrame, columns: Sequence[str]) -> None:

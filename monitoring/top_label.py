@@ -16,13 +16,14 @@ import numpy as np
 import polars as pl
 
 from millrace.intervals import share_interval
+from millrace.outcomes import ROW_KEY, Attached
 from millrace.prediction_log import PREDICTED
 from millrace.quality import Difference, Quality, paired_difference
 from millrace.usecase import LABEL
-from monitoring.performance import ROW_KEY, LabelledPredictions, Performance, hours, scored
+from monitoring.performance import Performance, hours, scored
 
 
-def as_event(joined: LabelledPredictions, classes: Sequence[str]) -> LabelledPredictions:
+def as_event(joined: Attached, classes: Sequence[str]) -> Attached:
     """The predictions with, in the place of the class's position, whether the predicted class happened: 1 or 0 (Int8).
 
     Null while the label is unknown, and for a row that no model of classes has predicted.
@@ -44,7 +45,7 @@ def of_top_label(found: Performance) -> Performance:
     )
 
 
-def accuracy_gain(live: LabelledPredictions, static: LabelledPredictions, *, seed: int = 0) -> Difference:
+def accuracy_gain(live: Attached, static: Attached, *, seed: int = 0) -> Difference:
     """How much larger a share of the same labelled rows live has right than static (positive: better), of events.
 
     Paired and resampled by the hour, as `log_loss_gain` is.

@@ -15,24 +15,17 @@ from typing import Any
 import polars as pl
 
 from millrace.errors import NoDataError
+from millrace.outcomes import LABEL_KNOWN_AT, PREDICTION_ID, ROW_KEY, Attached
 from millrace.prediction_log import PREDICTED, row_keys
 from millrace.quality import Difference, Quality
 from millrace.source import EVENT_TIME
-from millrace.usecase import UseCase
+from millrace.usecase import LABEL, UseCase
 from monitoring import data_quality
 from monitoring.arrays import without_arrays
 from monitoring.data_quality import DataQuality
 from monitoring.decide import Decision, Evidence, decide
 from monitoring.drift import SCORE, Drift, drift
-from monitoring.performance import (
-    LABEL_KNOWN_AT,
-    ROW_KEY,
-    LabelledPredictions,
-    Performance,
-    join_labels,
-    log_loss_gain,
-    performance,
-)
+from monitoring.performance import Performance, join_labels, log_loss_gain, performance
 from monitoring.top_label import accuracy_gain, as_event, of_top_label
 
 
@@ -106,6 +99,7 @@ def watch(
     reference: pl.DataFrame,
     predictions: pl.DataFrame,
     labels: pl.DataFrame,
+    posted: Sequence[pl.DataFrame] = (),
     static: pl.DataFrame | None = None,
     retrained_at: Sequence[datetime] = (),
     seed: int = 0,
@@ -114,9 +108,10 @@ def watch(
 
     `reference`: the champion's hold-out rows with their features and `score` (`reference.parquet` of its bundle).
     `predictions`: rows of the prediction log; those with an `event_time` outside the window are left out.
-    `labels`: every label of the use case known so far, with `label`, `label_known_at` and either `row_key` or the
-    population's key columns. `static`: the same rows scored by a model left alone (`row_key`, `event_time`, `score`).
-    When the label has classes, both have `predicted`, and every figure is of its being right (`monitoring.top_label`).
+    `labels`: every label of the use case's source known so far, with `label`, `label_known_at` and either `row_key` or
+    the population's key columns. `posted`: what clients said (`millrace.outcomes.posted`). `static`: the same rows
+    scored by a model left alone (`row_key`, `event_time`, `score`). When the label has classes, both have `predicted`,
+    and every figure is of its being right (`monitoring.top_label`).
     `retrained_at`: when earlier retrains were decided, whatever became of them.
 
     Raises `LakeError` when a frame lacks a column that the join needs. An empty window, missing labels and a reference
@@ -125,13 +120,13 @@ def watch(
     keyed = _with_row_key(labels, use_case)
     within, repeated = _last_of_each_row(_inside(predictions, window))
     alone = None if static is None else _last_of_each_row(_inside(static, window))[0]
-    live = _labelled(use_case, within, keyed, window)
-    shadow = None if alone is None else _labelled(use_case, alone, keyed, window)
+    live = _labelled(use_case, within, keyed, posted, window)
+    shadow = None if alone is None else _labelled(use_case, alone, keyed, posted, window)
     seen, before = without_arrays(within), without_arrays(reference)
     found = drift(before, seen, use_case.monitor, seed=seed)
     trust = data_quality.check(before, seen)
     of_live = _performance(use_case, live)
-    evidence = _evidence(window, champion, keyed, of_live, found, trust, retrained_at)
+    evidence = _evidence(window, champion, _known_since(keyed, posted), of_live, found, trust, retrained_at)
     evidence = replace(evidence, top_label=bool(use_case.label.classes))
     compare = accuracy_gain if use_case.label.classes else log_loss_gain
     return WindowResult(
@@ -152,7 +147,7 @@ def watch(
 def _evidence(
     window: Window,
     champion: Champion,
-    labels: pl.DataFrame,
+    labels: pl.Series,
     live: Performance,
     found: Drift,
     trust: DataQuality,
@@ -177,7 +172,7 @@ def _evidence(
         new_labels=0,
         retrained_at=tuple(sorted(retrained_at)),
     )
-    known = labels.filter(pl.col(LABEL_KNOWN_AT) <= window.as_of)[LABEL_KNOWN_AT]
+    known = labels.filter(labels <= window.as_of)
     before = int((known <= seen.last_training).sum())
     return replace(seen, known_labels=before, new_labels=known.len() - before)
 
@@ -205,22 +200,33 @@ def _last_of_each_row(predictions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def _labelled(
-    use_case: UseCase, predictions: pl.DataFrame, labels: pl.DataFrame, window: Window
-) -> LabelledPredictions:
+    use_case: UseCase, predictions: pl.DataFrame, labels: pl.DataFrame, posted: Sequence[pl.DataFrame], window: Window
+) -> Attached:
     """The columns that performance needs, with their labels; of K classes, whether the predicted one happened.
 
-    A label is known no earlier than the instant predicted at, so those known before the window are not needed, and
-    those known since without a prediction are worth counting.
+    The source knows a label no earlier than the instant predicted at, so those known before the window are not needed,
+    and those known since without a prediction are worth counting. What is posted may say of itself when it was known.
     """
     classes = use_case.label.classes
-    wanted = {ROW_KEY, EVENT_TIME, SCORE, *use_case.slices, *([PREDICTED] if classes else [])}
+    wanted = {ROW_KEY, PREDICTION_ID, EVENT_TIME, SCORE, *use_case.slices, *([PREDICTED] if classes else [])}
     narrow = predictions.select(name for name in predictions.columns if name in wanted)
-    since = labels.filter(pl.col(LABEL_KNOWN_AT) >= window.start)
-    joined = join_labels(narrow, since, as_of=window.as_of)
+    fresh = labels.filter(pl.col(LABEL_KNOWN_AT) >= window.start)
+    joined = join_labels(narrow, fresh, *posted, as_of=window.as_of, since=window.start)
     return as_event(joined, classes) if classes else joined
 
 
-def _performance(use_case: UseCase, joined: LabelledPredictions) -> Performance:
+def _known_since(labels: pl.DataFrame, posted: Sequence[pl.DataFrame]) -> pl.Series:
+    """Since when each row's first label is known; a row that both the source and clients know counts once."""
+    if not posted:
+        return labels[LABEL_KNOWN_AT]
+    of_names: dict[tuple[str, ...], list[pl.DataFrame]] = {}
+    for frame in (labels.select(ROW_KEY, LABEL_KNOWN_AT), *(frame.drop(LABEL) for frame in posted)):
+        of_names.setdefault(tuple(frame.drop(LABEL_KNOWN_AT).columns), []).append(frame)
+    first = [pl.concat(frames).group_by(names).agg(pl.col(LABEL_KNOWN_AT).min()) for names, frames in of_names.items()]
+    return pl.concat([frame[LABEL_KNOWN_AT] for frame in first])
+
+
+def _performance(use_case: UseCase, joined: Attached) -> Performance:
     found = performance(joined, slices=use_case.slices)
     return of_top_label(found) if use_case.label.classes else found
 

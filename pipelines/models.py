@@ -20,6 +20,7 @@ from millrace import registry
 from millrace.bundle import Bundle
 from millrace.db import ModelRow
 from millrace.settings import Settings
+from pipelines.served import ship_served
 from pipelines.workspace import Workspace
 from serving.measure import measure
 from training.evidence import Cost, Measure
@@ -74,6 +75,7 @@ def train_and_gate(
     with ws.db.lease(f"train {ws.use_case.name}"), ws.run("train", as_of) as detail:
         policy = ws.use_case.training
         plan = _read_plan(ws)
+        ship_served(ws)
         rows = training_set(ws.use_case, ws.settings, ws.lake, since=as_of - policy.history, until=as_of, as_of=as_of)
         trained = train(
             ws.use_case,

@@ -17,7 +17,8 @@ from features.training_set import labels
 from millrace import registry
 from millrace.db import WindowRow
 from millrace.errors import NoDataError
-from millrace.prediction_log import TABLE, log_folder, ship
+from millrace.outcomes import posted, unknown
+from millrace.prediction_log import TABLE
 from millrace.quality import Quality
 from millrace.source import EVENT_TIME
 from monitoring.decide import Decision
@@ -26,6 +27,7 @@ from monitoring.window import Champion, Window, WindowResult
 from monitoring.window import watch as look
 from pipelines.models import TrainingDone
 from pipelines.scoring import SHADOW, bundle_of
+from pipelines.served import ship_served
 from pipelines.workspace import Workspace
 
 
@@ -78,6 +80,7 @@ def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, rep
             reference=reference,
             predictions=predictions,
             labels=labels(ws.use_case, ws.lake, as_of=as_of),
+            posted=posted(ws.use_case.label, ws.lake, as_of=as_of),
             static=_within(ws, SHADOW, window) if ws.lake.exists(SHADOW) else None,
             retrained_at=_retrained_before(ws, as_of),
         )
@@ -85,7 +88,7 @@ def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, rep
         if report:
             seen = replace(seen, report=_report(ws, seen, reference, predictions))
         _record(ws, seen)
-        detail.update(rows=result.rows, action=seen.action)
+        detail.update(rows=result.rows, action=seen.action, unknown_labels=unknown(ws.lake, as_of=as_of))
     return seen
 
 
@@ -99,7 +102,9 @@ def acted(ws: Workspace, seen: Watched, done: TrainingDone) -> Watched:
 
 def restate(ws: Workspace, *, as_of: datetime) -> None:
     """Measure every window again with the labels known at `as_of`; what was first seen stays beside it."""
+    ship_served(ws)
     known = labels(ws.use_case, ws.lake, as_of=as_of)
+    from_clients = posted(ws.use_case.label, ws.lake, as_of=as_of)
     for row in ws.db.windows(ws.use_case.name):
         champion = ws.db.model(ws.use_case.name, row.version)
         if champion is None:
@@ -113,6 +118,7 @@ def restate(ws: Workspace, *, as_of: datetime) -> None:
             reference=frame.head(0),
             predictions=frame,
             labels=known,
+            posted=from_clients,
             static=_within(ws, SHADOW, window) if ws.lake.exists(SHADOW) else None,
         )
         first = row.metrics.get("first_seen", dict(row.metrics))
@@ -123,7 +129,7 @@ def restate(ws: Workspace, *, as_of: datetime) -> None:
 
 def _predictions(ws: Workspace, window: Window) -> pl.DataFrame:
     """The window's predictions, online and batch, after what the servers have finished writing is in the lake."""
-    ship(log_folder(ws.settings, ws.use_case.name), ws.lake)
+    ship_served(ws)
     found = _within(ws, TABLE, window) if ws.lake.exists(TABLE) else pl.DataFrame()
     if found.is_empty():
         raise NoDataError(

@@ -22,6 +22,7 @@ from millrace.usecase import UseCase
 from serving.errors import install_handlers
 from serving.guard import Door, Guard, ServerState, trusted
 from serving.keys import KeyRing, api_key
+from serving.labels import labels_router
 from serving.online.ages import Ages
 from serving.online.champion import Holder
 from serving.online.model import OpenReader
@@ -79,6 +80,7 @@ def create_app(
     app = _fastapi(_lifespan(db, holders, pushes, ages))
     app.include_router(api_router(db, holders, metrics, state))
     app.include_router(push_router(pushes, settings))
+    app.include_router(labels_router(use_cases, settings, metrics=metrics, clock=clock))
     app.include_router(web_router(pages, db, holders, clock))
     return Guard(app, door)
 

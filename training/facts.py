@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.plan import ReadPlan
-from features.training_set import LABEL_KNOWN_AT, TrainingSet
+from features.training_set import TrainingSet
 from millrace.budget import Budget
 from millrace.contract import Contract
 from millrace.errors import TrainingError
 from millrace.inputs import InputSpec, describe_inputs
+from millrace.outcomes import LABEL_KNOWN_AT
 from millrace.prediction_log import COLUMNS, PREDICTED
 from millrace.settings import Settings
 from millrace.source import EVENT_TIME

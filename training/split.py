@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from features.training_set import LABEL_KNOWN_AT
 from millrace.errors import TrainingError
+from millrace.outcomes import LABEL_KNOWN_AT
 from millrace.source import EVENT_TIME
 from millrace.usecase import LABEL, Training
 

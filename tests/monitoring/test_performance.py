@@ -87,6 +87,22 @@ def test_labels_join_by_the_population_s_own_columns() -> None:
     assert joined.frame["label"].to_list() == [None, 1]
 
 
+def test_labels_join_by_a_key_that_has_no_text() -> None:
+    predictions = pl.DataFrame({"flight": [1, 2], "score": [0.1, 0.9]})
+    labels = pl.DataFrame({"flight": [2], "label": [True], "label_known_at": [NOON]})
+    assert join_labels(predictions, labels, as_of=AFTER, key=("flight",)).frame["label"].to_list() == [None, 1]
+
+
+def test_posted_labels_join_beside_those_of_the_source_and_the_last_known_holds() -> None:
+    predictions = _predictions("a", "b", "").with_columns(prediction_id=pl.Series(["p", "q", "r"]))
+    posted = _labels(("a", 0, NOON + timedelta(hours=1)), ("x", 1, NOON), ("y", 1, NOON - timedelta(hours=1)))
+    by_id = _labels(("r", 1, NOON), ("s", 1, NOON + timedelta(days=90))).rename({"row_key": "prediction_id"})
+    own = _labels(("a", 1, NOON), ("b", 1, NOON))
+    joined = join_labels(predictions, own, posted, by_id, as_of=AFTER, since=NOON)
+    assert joined.frame["label"].to_list() == [0, 1, 1]
+    assert (joined.unmatched, joined.corrected) == (1, 1)
+
+
 def test_without_any_label_there_is_no_quality(window: Frames, logged: Frames) -> None:
     found = performance(join_labels(logged(window(50, seed=0)), _labels(), as_of=AFTER))
     assert found.quality is None
