@@ -8,7 +8,6 @@ event loop goes on answering predictions. What a label may say is `serving.outco
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -32,7 +31,7 @@ from serving.outcomes import LabelDecoder, key_columns
 
 MAX_WAITING = 64
 """Most requests of one use case that wait for the one before them; beyond it: 503."""
-_ADVICE = {503: {"retry-after": "1"}, 413: {"connection": "close"}}
+_ADVICE = {503: {"retry-after": "1"}, 429: {"retry-after": "5"}, 413: {"connection": "close"}}
 """When to come back, and to give up a connection whose body was not read."""
 _TIME = {"type": ["string", "null"], "format": "date-time"}
 _KNOWN = _TIME | {"description": "Since when the label is known; now, if not given."}
@@ -49,7 +48,6 @@ _RECORDED = {
         "contradictory": _COUNT | {"description": "Of the accepted, those unlike one known at the same instant."},
     },
 }
-_logger = logging.getLogger(__name__)
 
 
 class Labels:
@@ -71,7 +69,7 @@ class Labels:
     async def take(self, body: bytes) -> Recorded:
         """Check and write the labels of a body, on return for good.
 
-        Raises `RequestError` (400, 413, 422) naming the field and `Overload` (503); then none of them was taken.
+        Raises `RequestError` (400, 413, 422) naming the field and `Overload` (429, 503); then none of them was taken.
         """
         if self._waiting >= MAX_WAITING:
             self._shed.inc()
@@ -97,9 +95,9 @@ class Labels:
         try:
             return self._log.append(outcomes, received_at=now)
         except OSError as error:  # a full disk: what is not written is not acknowledged
-            _logger.error("labels cannot be recorded: %s", error)
             self._shed.inc()
-            raise Overload("labels", "Labels cannot be recorded at the moment.") from error
+            what = "Labels cannot be recorded at the moment."
+            raise Overload("labels", what, status=429, retry_after=5, looked=f"{error}.") from error
 
 
 def labels_router(
@@ -135,6 +133,7 @@ def labels_router(
             body = await read_body(request.receive, headers.get(b"content-length", b""), limit)
             done = await takers[use_case].take(body)
         except MillraceError as error:
+            request.scope["error"] = error
             status, answer = error_body(error, request.scope["request_id"])
             return Response(answer, status, _ADVICE.get(status), media_type="application/json")
         return Response(msgspec.json.encode(done), media_type="application/json")

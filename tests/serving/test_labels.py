@@ -135,14 +135,14 @@ def test_another_method_is_405(client: httpx.Client) -> None:
     assert client.get(PATH).status_code == 405
 
 
-def test_a_full_disk_is_503_that_says_when_to_come_back(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_429_that_says_when_to_come_back(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> Recorded:
         raise OSError("/a/private/path cannot be written")
 
     monkeypatch.setattr(OutcomeLog, "append", full)
     answer = client.post(PATH, json=labels(LATE))
-    assert error_of(answer) == (503, "")
-    assert answer.headers["retry-after"] == "1"
+    assert error_of(answer) == (429, "")
+    assert answer.headers["retry-after"] == "5"
     assert "private" not in answer.text
     assert 'millrace_shed_total{reason="labels",use_case="late"} 1.0' in client.get("/metrics").text
 
