@@ -19,6 +19,7 @@ from millrace.prediction_log import PredictionLog, log_folder
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
+from serving.description import describe
 from serving.errors import install_handlers
 from serving.guard import Door, Guard, ServerState, trusted
 from serving.keys import KeyRing, api_key
@@ -26,6 +27,8 @@ from serving.online.ages import Ages
 from serving.online.champion import Holder
 from serving.online.model import OpenReader
 from serving.online.predict import Predict
+from serving.protocols.described import protocol_paths
+from serving.protocols.routes import protocol_predicts, protocol_router
 from serving.push import Pushes, push_router
 from serving.routes import api_router
 from serving.web.page import Pages, SignIn, web_router
@@ -66,7 +69,8 @@ def create_app(
     door = Door(
         keys=keys,
         hosts=trusted([settings.host, *settings.trusted_hosts]),
-        direct={f"/v1/{name}/predict": Predict(holder, settings, metrics) for name, holder in holders.items()},
+        direct={f"/v1/{name}/predict": Predict(holder, settings, metrics) for name, holder in holders.items()}
+        | protocol_predicts(holders, settings, metrics),
         sign_in=SignIn(pages, keys, clock),
         content_security_policy=pages.content_security_policy,
         clock=clock,
@@ -77,7 +81,9 @@ def create_app(
     app = _fastapi(_lifespan(db, holders, pushes, ages))
     app.include_router(api_router(db, holders, metrics, state))
     app.include_router(push_router(pushes, settings))
+    app.include_router(protocol_router(holders, settings, metrics, state))
     app.include_router(web_router(pages, db, holders, clock))
+    describe(app, lambda: protocol_paths(holders))
     return Guard(app, door)
 
 

@@ -1,7 +1,8 @@
 """The server's one JSON error shape, and how each error of the tree becomes a status.
 
 `{"error": {"status", "what", "field", "todo"}, "request_id"}`: `field` names the offending input or is empty, and no
-value that a client sent is ever echoed. This module knows nothing of routes.
+value that a client sent is ever echoed. Under `/v2` the protocol reserves `error` for a text (its clients fail on
+anything else), so the same object stands in `detail` there. Else this module knows nothing of routes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _WORDS = {
 }
 
 
-def error_body(error: MillraceError, request_id: str) -> tuple[int, bytes]:
-    """The status and the body of an error; where we looked is for the log, not for clients.
+def error_body(error: MillraceError, request_id: str, path: str = "") -> tuple[int, bytes]:
+    """The status and the body of an error of a request to `path`; where we looked is for the log, not for clients.
 
     An error of ours is logged with the request's id; a refusal (4xx, or 503 to protect the others) is only counted.
     """
@@ -34,7 +35,12 @@ def error_body(error: MillraceError, request_id: str) -> tuple[int, bytes]:
         _logger.warning("request %s: %s", request_id, error)
     field = error.field if isinstance(error, RequestError) else ""
     shape = {"status": status, "what": error.what, "field": field, "todo": error.todo}
-    return status, msgspec.json.encode({"error": shape, "request_id": request_id})
+    if path.startswith("/v2/") or path == "/v2":
+        text = f"{field}: {error.what}" if field else error.what
+        told = {"error": f"{text} {error.todo}".rstrip(), "detail": shape}
+    else:
+        told = {"error": shape}
+    return status, msgspec.json.encode(told | {"request_id": request_id})
 
 
 def status_of(error: MillraceError) -> int:
@@ -57,7 +63,7 @@ def install_handlers(app: FastAPI) -> None:
         request_id = request.scope.get("request_id", "")
         if not isinstance(error, MillraceError):
             error = internal_error(error, request_id)
-        status, body = error_body(error, request_id)
+        status, body = error_body(error, request_id, request.scope["path"])
         return Response(body, status, media_type=JSON.decode())
 
     async def of_http(request: Request, error: Exception) -> Response:

@@ -69,7 +69,7 @@ class Predict:
         try:
             status, (body, headers) = 200, await self._answer(scope, receive)
         except MillraceError as error:
-            status, body = error_body(error, scope["request_id"])
+            status, body = error_body(error, scope["request_id"], scope["path"])
             headers = self._advice(error, status)
         await send_json(send, status, body, headers)
         self._seconds.observe(time.perf_counter() - started)

@@ -223,7 +223,7 @@ class Scorer:
                 for view in one.stale:
                     self._stale.labels(self._contract.use_case, view).inc()
                 position += 1
-            told = classed.rows(rows, start=first, scores=type(request) is ScoresRequest) if classed else rows
+            told = classed.rows(rows, start=first, scores=isinstance(request, ScoresRequest)) if classed else rows
             answers.append(Answer(self._contract.use_case, self._version, told))
         return answers
 
