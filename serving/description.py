@@ -88,8 +88,8 @@ def operation(
     return described
 
 
-def error_responses(*, as_text: bool = False) -> dict[str, Any]:
-    """The answers of every error that a prediction route may give, in our one shape."""
+def error_responses(*statuses: int, as_text: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The answers with these error statuses, in our one shape; by default all that a prediction may have."""
     members = {"error": {"type": "string"}, "detail": _ERROR} if as_text else {"error": _ERROR}
     schema = {
         "type": "object",
@@ -97,7 +97,7 @@ def error_responses(*, as_text: bool = False) -> dict[str, Any]:
         "properties": {**members, "request_id": {"type": "string"}},
     }
     content = {"application/json": {"schema": schema}}
-    return {str(status): {"description": what, "content": content} for status, what in _WHAT.items()}
+    return {str(status): {"description": _WHAT[status], "content": content} for status in statuses or _WHAT}
 
 
 def example_rows(served: Serving | None) -> dict[str, list[dict[str, Any]]]:

@@ -69,7 +69,9 @@ def install_handlers(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         what, todo = _WORDS.get(status, ("This request cannot be answered.", ""))
-        return await of_tree(request, RequestError(status, what, todo=todo))
+        response = await of_tree(request, RequestError(status, what, todo=todo))
+        response.headers.update(getattr(error, "headers", None) or {})  # which methods are allowed
+        return response
 
     async def of_validation(request: Request, error: Exception) -> Response:
         problems = error.errors() if isinstance(error, RequestValidationError) else []

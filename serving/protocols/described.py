@@ -29,7 +29,7 @@ _INFER = {
     "type": "object",
     "required": ["inputs"],
     "properties": {
-        "id": {"type": "string"},
+        "id": {"type": ["string", "null"]},
         "inputs": {"type": "array", "items": _TENSOR, "minItems": 1},
         "outputs": {
             "type": "array",
@@ -43,7 +43,7 @@ _INFER = {
         "parameters": {
             "type": "object",
             "properties": {
-                "at": {"type": "string", "format": "date-time"},
+                "at": {"type": ["string", "null"], "format": "date-time"},
                 "binary_data_output": {"type": "boolean"},
             },
         },
@@ -61,7 +61,7 @@ _INFERRED = {
     },
 }
 _ROWS = {"type": "array", "items": {"type": "object"}}
-_COLUMNS = {"type": "object", "additionalProperties": {"type": "array", "items": {}}}
+_COLUMNS = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "array", "items": {}}}
 _FORMS: Mapping[str, Any] = {
     "dataframe_split": {
         "type": "object",

@@ -24,20 +24,21 @@ from serving.online.answers import Answer
 from serving.online.champion import Serving
 from serving.online.predict import Headers, Reply
 from serving.online.request import PredictRequest, ScoresRequest
-from serving.protocols.bodies import decode, refuse_duplicates, refuse_more_rows
+from serving.protocols.bodies import Scalar, decode, refuse_duplicates, refuse_more_rows
 
 _WORDS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|NaN', re.DOTALL)
 """A text or a NaN outside of texts. A text that does not end reaches to the end, so every byte is looked at once."""
-_Columns = dict[str, list[Any]]
-_Records = list[dict[str, Any]]
+_Cell = Scalar | list[int | float | None]
+_Columns = dict[str, list[_Cell]]
+_Records = list[dict[str, _Cell]]
 
 
 class _Split(msgspec.Struct, forbid_unknown_fields=True):
     """A frame as pandas' orient `split` has it."""
 
     columns: list[str]
-    data: list[list[Any]]
-    index: Any = UNSET
+    data: list[list[_Cell]]
+    index: list[Scalar] | UnsetType | None = UNSET
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,7 +48,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
     dataframe_records: _Records | UnsetType = UNSET
     instances: _Records | _Columns | UnsetType = UNSET
     inputs: _Records | _Columns | UnsetType = UNSET
-    params: dict[str, Any] = {}
+    params: dict[str, _Cell] = {}
 
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -64,13 +65,23 @@ class MlflowScoring:
     def parse(self, body: bytes, headers: Headers, served: Serving) -> PredictRequest:
         """The rows, of a frame or of columns; a column that a record lacks is absent, as in our own JSON."""
         check_type(headers)
-        text = _WORDS.sub(_null, body) if b"NaN" in body else body
-        asked = decode(text, self._decoder)
+        text, asked = self._decode(body, len(served.model.columns))
         form = _form(asked)
         rows, keys = _rows(getattr(asked, form), form, self._max_rows)
-        refuse_duplicates(text, 1 + keys + (1 + len(asked.params) if asked.params else 0))
         checked = served.decoder.check(rows, at=asked.params.get("at"))
+        refuse_duplicates(text, 1 + keys + (1 + len(asked.params) if asked.params else 0))
         return ScoresRequest(checked.rows, checked.at, checked.features)
+
+    def _decode(self, body: bytes, columns: int) -> tuple[bytes, _Body]:
+        """The strict JSON of a body and what it says."""
+        try:
+            return body, decode(body, self._decoder)
+        except RequestError as error:
+            if error.status != 400 or b"NaN" not in body:
+                raise
+        refuse_more_rows(body.count(b"NaN") // columns, self._max_rows, "body")  # at least so many
+        text = _WORDS.sub(_null, body)
+        return text, decode(text, self._decoder)
 
     def render(self, answer: Answer, request: PredictRequest, served: Serving) -> Reply:
         """The score of each row or, of a model of classes, those of all classes."""

@@ -25,9 +25,9 @@ from serving.online.answers import Answer
 from serving.online.champion import Serving
 from serving.online.predict import Headers, Reply
 from serving.online.request import PredictRequest, ScoresRequest
-from serving.protocols.bodies import decode, refuse_duplicates
+from serving.protocols.bodies import Scalar, decode, refuse_duplicates
 from serving.protocols.metadata import Output, outputs_of
-from serving.protocols.tensors import Tensor, read_rows, to_bytes
+from serving.protocols.tensors import parameter_keys, read_rows, to_bytes
 
 _JSON_LENGTH = b"inference-header-content-length"
 _RAW = b"application/octet-stream"
@@ -35,20 +35,20 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REFUSED = frozenset({"classification", "shared_memory_region"})
 
 
-class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
+class _Wanted(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """An output that is asked for."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Scalar] = {}
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
     """The JSON of a request."""
 
-    inputs: list[Tensor]
+    inputs: list[msgspec.Raw]
     id: str | None = None
     outputs: list[_Wanted] | UnsetType = UNSET
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Scalar] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,11 @@ class OpenInference:
             check_version(self._version, served)
         text, raw = _split(body, headers)
         asked = decode(text, self._decoder)
-        refuse_duplicates(text, _keys(asked))
         outputs = _outputs(asked, served.model.contract)
-        rows = read_rows(asked.inputs, raw, served.model.columns, max_rows=self._max_rows)
+        inputs = [bytes(one) for one in asked.inputs]
+        rows, keys = read_rows(inputs, raw, served.model.columns, max_rows=self._max_rows)
         checked = served.decoder.check(rows, at=asked.parameters.get("at"))
+        refuse_duplicates(text, keys + _keys(asked))  # last: of what is wrong otherwise nothing is read again
         token = asked.id if asked.id and _ID.fullmatch(asked.id) else ""
         return InferRequest(checked.rows, checked.at, checked.features, token, outputs)
 
@@ -121,15 +122,10 @@ def _split(body: bytes, headers: Headers) -> tuple[bytes, bytes]:
 
 
 def _keys(asked: _Body) -> int:
-    """At least as many keys as this much of JSON has; each optional one counts when it is not empty."""
+    """How many keys the JSON has at least, beside those of its inputs."""
     wanted: Sequence[_Wanted] = asked.outputs if isinstance(asked.outputs, list) else ()
-    keys = 1 + (asked.id is not None) + (asked.outputs is not UNSET) + _parameters(asked.parameters)
-    keys += sum(3 + (tensor.data is not UNSET) + _parameters(tensor.parameters) for tensor in asked.inputs)
-    return keys + sum(1 + _parameters(one.parameters) for one in wanted)
-
-
-def _parameters(given: Mapping[str, Any]) -> int:
-    return 1 + len(given) if given else 0
+    keys = 1 + (asked.id is not None) + (asked.outputs is not UNSET) + parameter_keys(asked.parameters)
+    return keys + sum(1 + parameter_keys(one.parameters) for one in wanted)
 
 
 def _outputs(asked: _Body, contract: Contract) -> list[tuple[Output, bool]]:

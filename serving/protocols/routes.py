@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version as installed_version
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,6 +20,7 @@ from millrace.errors import MillraceError, NoChampionError, RequestError
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from serving.answer import send_json
+from serving.description import error_responses
 from serving.errors import error_body
 from serving.guard import ServerState
 from serving.online.champion import Holder, Serving
@@ -28,6 +30,9 @@ from serving.protocols.mlflow_scoring import MlflowScoring
 from serving.protocols.open_inference import OpenInference, check_version
 
 VERSIONED = "/v2/models/{name}/versions/{version}/infer"
+_REFUSALS = error_responses(400, 401, 404, 405, 422, as_text=True)
+_ERRORS = _REFUSALS | error_responses(503, as_text=True)
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not at the moment."}}
 
 
 def protocol_predicts(holders: Mapping[str, Holder], settings: Settings, metrics: Metrics) -> dict[str, ASGIApp]:
@@ -56,7 +61,10 @@ def protocol_router(
 
 
 class VersionedInfer:
-    """Inference by the version in the path, which must be the one that serves: a callable for each that ever did."""
+    """Inference by the version in the path, which must be the one that serves: a callable for each that ever did.
+
+    The callable's dialect checks the version again, of the very model that it asks: a champion may change meanwhile.
+    """
 
     path = VERSIONED  # under which the guard counts it
 
@@ -97,7 +105,7 @@ def _add_health(router: APIRouter, holders: Mapping[str, Holder], state: ServerS
         """Whether the process answers at all."""
         return {"live": True}
 
-    @router.get("/v2/health/ready", operation_id="v2_ready")
+    @router.get("/v2/health/ready", operation_id="v2_ready", responses=_NOT_READY)
     async def ready() -> Response:
         """Whether predictions are answered: 503 while draining or before any model is open."""
         is_ready = _ready(holders, state)
@@ -110,22 +118,30 @@ def _add_health(router: APIRouter, holders: Mapping[str, Holder], state: ServerS
 
 
 def _add_models(router: APIRouter, holders: Mapping[str, Holder], state: ServerState) -> None:
-    @router.get("/v2/models/{name}", operation_id="v2_model")
+    @router.get("/v2/models/{name}", operation_id="v2_model", responses=_ERRORS)
     async def model(name: str) -> Response:
         """A model's inputs and outputs: names, datatypes and shapes of their tensors."""
         return _json(model_metadata(name, served_by(holders, name)))
 
-    @router.get("/v2/models/{name}/versions/{version}", operation_id="v2_model_version")
+    @router.get(
+        "/v2/models/{name}/versions/{version}",
+        operation_id="v2_model_version",
+        responses=_ERRORS,
+    )
     async def model_version(name: str, version: str) -> Response:
         """The same, of the version that serves; 404 for another one."""
         return _json(model_metadata(name, served_by(holders, name, version)))
 
-    @router.get("/v2/models/{name}/ready", operation_id="v2_model_ready")
+    @router.get("/v2/models/{name}/ready", operation_id="v2_model_ready", responses=_REFUSALS | _NOT_READY)
     async def model_ready(name: str) -> Response:
         """Whether a model answers: 503 while it does not."""
         return is_ready(name)
 
-    @router.get("/v2/models/{name}/versions/{version}/ready", operation_id="v2_model_version_ready")
+    @router.get(
+        "/v2/models/{name}/versions/{version}/ready",
+        operation_id="v2_model_version_ready",
+        responses=_REFUSALS | _NOT_READY,
+    )
     async def model_version_ready(name: str, version: str) -> Response:
         """The same, of the version that serves; 404 for another one."""
         return is_ready(name, version)
@@ -140,16 +156,16 @@ def _add_models(router: APIRouter, holders: Mapping[str, Holder], state: ServerS
 
 
 def _add_mlflow(router: APIRouter, holders: Mapping[str, Holder], state: ServerState) -> None:
-    @router.get("/ping", operation_id="mlflow_ping")
-    @router.get("/health", operation_id="mlflow_health")
+    @router.get("/ping", operation_id="mlflow_ping", response_class=PlainTextResponse, responses=_NOT_READY)
+    @router.get("/health", operation_id="mlflow_health", response_class=PlainTextResponse, responses=_NOT_READY)
     async def ping() -> Response:
         """Whether predictions are answered, for MLflow's clients: 200 with an empty line, or 503."""
-        return Response(b"\n", 200 if _ready(holders, state) else 503, media_type="application/json")
+        return PlainTextResponse(b"\n", 200 if _ready(holders, state) else 503)
 
-    @router.get("/version", operation_id="mlflow_version")
+    @router.get("/version", operation_id="mlflow_version", response_class=PlainTextResponse)
     async def version() -> Response:
         """The version of MLflow whose scoring protocol this is."""
-        return Response(installed_version("mlflow"), media_type="text/plain")
+        return PlainTextResponse(installed_version("mlflow"))
 
     @router.post("/invocations", include_in_schema=False)
     async def invocations() -> None:

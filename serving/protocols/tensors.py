@@ -15,21 +15,29 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from millrace.errors import RequestError
 from serving.online.request import ColumnType, Numbers
-from serving.protocols.bodies import refuse_more_rows, wrong_shape
+from serving.protocols.bodies import Scalar, decode, refuse_more_rows
 
 _INTEGERS = {f"{sign}INT{bits}": f"<{sign.lower() or 'i'}{bits // 8}" for sign in ("", "U") for bits in (8, 16, 32, 64)}
 _REALS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _DTYPES = {name: np.dtype(code) for name, code in (_INTEGERS | _REALS).items()}
 """The datatypes that numbers come in; BOOL and BYTES are the others."""
 _ELEMENTS: Mapping[str, Any] = (
-    dict.fromkeys(_INTEGERS, list[int | None])
-    | dict.fromkeys(_REALS, list[float | None])
-    | {"BOOL": list[bool | None], "BYTES": list[str | None]}
+    dict.fromkeys(_INTEGERS, int | None)
+    | dict.fromkeys(_REALS, float | None)
+    | {"BOOL": bool | None, "BYTES": str | None}
 )
+_DECODERS: Mapping[tuple[str, bool], msgspec.json.Decoder[list[Any]]] = {
+    (name, nested): msgspec.json.Decoder(list[list[kind] if nested else kind])  # type: ignore[valid-type, misc]
+    for name, kind in _ELEMENTS.items()
+    for nested in (False, True)
+}
+"""Of flat and of nested data."""
+_MAX_LISTS = 100_000
+"""Most nested lists of texts that are read; no more rows than that can be asked for."""
 _TAKEN: Mapping[str, Sequence[str]] = {
     "number": (*_REALS, *_INTEGERS),
     "integer": tuple(_INTEGERS),
@@ -41,28 +49,35 @@ _TAKEN: Mapping[str, Sequence[str]] = {
 """The datatypes that a column takes."""
 
 
-class Tensor(msgspec.Struct, forbid_unknown_fields=True):
-    """An input of a request. Of its parameters only `binary_data_size` is read, as the protocol allows."""
+class Tensor(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An input of a request, its data not decoded yet. Of its parameters only `binary_data_size` is read, as the
+    protocol allows."""
 
     name: str
     shape: list[Annotated[int, Meta(ge=0, le=2**63 - 1)]]
     datatype: str
-    data: list[Any] | UnsetType = UNSET
-    parameters: dict[str, Any] = {}
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: dict[str, Scalar] = {}
+
+
+_DECODER = msgspec.json.Decoder(Tensor)
 
 
 def read_rows(
-    tensors: Sequence[Tensor], raw: bytes, columns: Mapping[str, ColumnType], *, max_rows: int
-) -> list[dict[str, Any]]:
-    """The rows that these inputs are the columns of; `raw` is what follows the JSON: their binary data, in order.
+    inputs: Sequence[bytes], raw: bytes, columns: Mapping[str, ColumnType], *, max_rows: int
+) -> tuple[list[dict[str, Any]], int]:
+    """The rows that these inputs, each its JSON, are the columns of, and how many keys that JSON has at least; `raw` is
+    what follows the JSON: their binary data, in order.
 
     Raises `RequestError`: 413 too many rows; 400 raw data that ends too early or too late; 422 anything else, naming
     the input by its place.
     """
     found: dict[str, list[Any]] = {}
-    offset, rows = 0, None
-    for place, tensor in enumerate(tensors):
+    offset, keys, rows = 0, 0, None
+    for place, one in enumerate(inputs):
         where = f"inputs[{place}]"
+        tensor = decode(one, _DECODER, where)
+        keys += 3 + bool(tensor.data) + parameter_keys(tensor.parameters)
         column = columns.get(tensor.name)
         if column is None or tensor.name in found:
             what = "The model has no input of this name." if column is None else "This input is given twice."
@@ -70,21 +85,17 @@ def read_rows(
         rows = _rows(tensor, column, rows, where)
         refuse_more_rows(rows, max_rows, f"{where}.shape")
         _check_datatype(tensor, column, where)
-        width = column.size if isinstance(column, Numbers) else 1
-        size = _binary_size(tensor, where)
-        if size is None:
-            values = _from_json(tensor, rows, width, where)
-        else:
-            if size > len(raw) - offset:
-                raise RequestError(400, "The body ends before this input's data.", field=where)
-            values = _from_bytes(tensor.datatype, raw[offset : offset + size], rows * width, where)
-            offset += size
-        found[tensor.name] = _arrays(values, width) if width > 1 else values
+        found[tensor.name], offset = _values(tensor, raw, offset, column, where)
     if offset != len(raw):
         raise RequestError(400, "The body has more data than its inputs.", field="body")
     if rows is None:
         raise RequestError(422, "The request has no inputs.", field="inputs")
-    return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+    return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)], keys
+
+
+def parameter_keys(parameters: Mapping[str, Scalar]) -> int:
+    """The keys that parameters take in JSON; at least so many, as empty ones may not be there."""
+    return 1 + len(parameters) if parameters else 0
 
 
 def to_bytes(datatype: str, values: Sequence[Any]) -> bytes:
@@ -113,31 +124,47 @@ def _check_datatype(tensor: Tensor, column: ColumnType, where: str) -> None:
         raise RequestError(422, f"This input's datatype must be {' or '.join(taken)}.", field=f"{where}.datatype")
 
 
+def _values(tensor: Tensor, raw: bytes, offset: int, column: ColumnType, where: str) -> tuple[list[Any], int]:
+    """The column's values, a row each, and where the raw data of the next input begins."""
+    rows, width = tensor.shape[0], column.size if isinstance(column, Numbers) else 1
+    size = _binary_size(tensor, where)
+    if size is None:
+        values = _from_json(tensor, rows, width, where)
+    elif size > len(raw) - offset:
+        raise RequestError(400, "The body ends before this input's data.", field=where)
+    else:
+        values = _from_bytes(tensor.datatype, raw[offset : offset + size], rows * width, where)
+        offset += size
+    return _arrays(values, width) if width > 1 else values, offset
+
+
 def _binary_size(tensor: Tensor, where: str) -> int | None:
     """The bytes of the tensor's raw data; None when its data stands in the JSON."""
     size = tensor.parameters.get("binary_data_size")
-    if (size is None) == (tensor.data is UNSET):
+    if (size is None) == (not tensor.data):
         what = "An input has either data or a binary_data_size, and shared memory is not taken."
         raise RequestError(422, what, field=f"{where}.data")
     if size is not None and (type(size) is not int or size < 0):
         field = f"{where}.parameters.binary_data_size"
         raise RequestError(422, "The size must be a number of bytes.", field=field)
-    return size
+    return None if size is None else int(size)
 
 
 def _from_json(tensor: Tensor, rows: int, width: int, where: str) -> list[Any]:
     """The elements, flat and each of the datatype."""
-    data: list[Any] = tensor.data if isinstance(tensor.data, list) else []
-    inner = tensor.shape[1] if len(tensor.shape) == 2 else 0
-    if inner and len(data) == rows and all(type(one) is list and len(one) == inner for one in data):
-        data = list(chain.from_iterable(data))
-    if len(data) != rows * width:
-        what = f"The data must be {rows * width:,} values, as the shape says, flat or nested."
-        raise RequestError(422, what, field=f"{where}.data")
-    try:
-        values: list[Any] = msgspec.convert(data, _ELEMENTS[tensor.datatype])
-    except msgspec.ValidationError as error:
-        raise wrong_shape(str(error), f"{where}.data") from None
+    text, field = bytes(tensor.data), f"{where}.data"
+    wrong = RequestError(422, f"The data must be {rows * width:,} values, as the shape says.", field=field)
+    nested = text[1:].lstrip()[:1] == b"["
+    if (tensor.datatype != "BYTES" and text.count(b",") > rows * width) or (nested and text.count(b"[") > _MAX_LISTS):
+        raise wrong  # before anything is made of so much
+    values = decode(text, _DECODERS[tensor.datatype, nested], field)
+    if nested:
+        inner = tensor.shape[1] if len(tensor.shape) == 2 else 0
+        if any(len(one) != inner for one in values):
+            raise wrong
+        values = list(chain.from_iterable(values))
+    if len(values) != rows * width:
+        raise wrong
     if tensor.datatype in _INTEGERS:
         limits, given = np.iinfo(_DTYPES[tensor.datatype]), [value for value in values if value is not None]
         if given and not limits.min <= min(given) <= max(given) <= limits.max:

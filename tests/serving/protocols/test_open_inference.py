@@ -17,10 +17,14 @@ from hypothesis import strategies as st
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
+from millrace.db import Database
+from millrace.errors import RequestError
 from millrace.settings import Settings
+from millrace.usecase import UseCase
 from serving.keys import api_key
+from serving.protocols.open_inference import OpenInference
 
-from ..conftest import NOW, FakeReader, Promote
+from ..conftest import NOW, FakeReader, Promote, holder_of
 
 INFER = "/v2/models/late/infer"
 LENGTH = "Inference-Header-Content-Length"
@@ -118,6 +122,21 @@ def test_a_version_is_inferred_only_while_it_serves(unchanged: Client, promote: 
     assert refused.value.status() == "404"
 
 
+def test_the_version_is_that_of_the_very_model_that_answers(
+    use_case: UseCase, settings: Settings, db: Database, reader: FakeReader, promote: Promote
+) -> None:
+    promote()
+    holder = holder_of(use_case, settings, db, reader)
+    holder.refresh()
+    body = json.dumps(json_inputs(delay=("FP64", [1]), far=("FP64", [0]))).encode()
+    assert OpenInference(max_rows=1, version="1").parse(body, {}, holder.champion()).rows == [{"delay": 1, "far": 0}]
+    promote(2)
+    holder.refresh()
+    with pytest.raises(RequestError, match="version 2 is"):
+        OpenInference(max_rows=1, version="1").parse(body, {}, holder.champion())
+    holder.close()
+
+
 def test_nan_in_binary_and_null_in_json_are_missing(client: httpx.Client, unchanged: Client) -> None:
     inputs = [tensor("delay", [np.nan, 1], "FP32"), tensor("far", [0.5, np.nan], "FP64")]
     expected = pytest.approx([sigmoid(-0.5), sigmoid(1)], abs=1e-6)
@@ -210,6 +229,8 @@ BAD_JSON: list[tuple[Any, int, str]] = [
     ({}, 422, "body"),
     ({"inputs": []}, 422, "inputs"),
     ({"inputs": {}}, 422, "inputs"),
+    ({"inputs": [1]}, 422, "inputs[0]"),
+    ({"inputs": [{"name": "delay", "datatype": "FP64", "data": [1]}]}, 422, "inputs[0]"),
     ({"inputs": [FAR], "model": "SECRET"}, 422, "body"),
     ({"inputs": [FAR | {"SECRET": 1}]}, 422, "inputs[0]"),
     ({"inputs": [one(shape=[2]), FAR]}, 422, "inputs[0].data"),
@@ -234,7 +255,7 @@ BAD_JSON: list[tuple[Any, int, str]] = [
     ({"inputs": [one()]}, 422, "rows[0].distance"),
     ({"inputs": [one(data=["SECRET"]), FAR]}, 422, "inputs[0].data[0]"),
     ({"inputs": [one(data=[True]), FAR]}, 422, "inputs[0].data[0]"),
-    ({"inputs": [one(data=[[[1]]]), FAR]}, 422, "inputs[0].data[0]"),
+    ({"inputs": [one(data=[[[1]]]), FAR]}, 422, "inputs[0].data[0][0]"),
     ({"inputs": [one(data=[1, 2]), FAR]}, 422, "inputs[0].data"),
     ({"inputs": [one(datatype="INT64", data=[1.5]), FAR]}, 422, "inputs[0].data[0]"),
     ({"inputs": [one(datatype="INT64", data=[2**70]), FAR]}, 422, "inputs[0].data"),
@@ -264,7 +285,7 @@ BAD_JSON: list[tuple[Any, int, str]] = [
     ({"inputs": [one(), FAR], "parameters": {"binary_data_output": "SECRET"}}, 422, "parameters.binary_data_output"),
     ({"inputs": [one(), FAR], "parameters": {"at": "SECRET"}}, 422, "at"),
     ({"inputs": [one(), FAR], "parameters": {"at": "2013-03-01T00:00:00"}}, 422, "at"),
-    ({"inputs": [one(), FAR], "parameters": {"at": {"a": 1}}}, 422, "at"),
+    ({"inputs": [one(), FAR], "parameters": {"at": {"a": 1}}}, 422, "parameters[...]"),
 ]
 
 
@@ -273,8 +294,12 @@ def test_a_bad_request_is_refused_and_named(client: httpx.Client) -> None:
         expect(client.post(INFER, json=body), status, field)
 
 
-def raw_json(data: bytes) -> bytes:
-    return b'{"inputs": [{"name": "delay", "shape": [1], "datatype": "FP64", "data": ' + data + b"}]}"
+RAW_FAR = b',{"name": "far", "shape": [1], "datatype": "FP64", "data": [1]}'
+
+
+def raw_json(data: bytes, name: bytes = b"delay", datatype: bytes = b"FP64", more: bytes = b"") -> bytes:
+    told = name, datatype, data, more
+    return b'{"inputs": [{"name": "%b", "shape": [1], "datatype": "%b", "data": %b}%b]}' % told
 
 
 BAD_TEXT: list[tuple[bytes, int, str]] = [
@@ -285,13 +310,16 @@ BAD_TEXT: list[tuple[bytes, int, str]] = [
     (raw_json(b"[Infinity]"), 400, "body"),
     (raw_json(b"[1e400]"), 422, "inputs[0].data[0]"),
     (raw_json(b'["\\ud800"]'), 400, "body"),
-    (raw_json(b'["\xff"]'), 400, "body"),
+    (raw_json(b'["\xff"]', b"carrier", b"BYTES"), 400, "body"),
     (raw_json(b"[1]") + b"SECRET", 400, "body"),
     (raw_json(b"[" * 100_000), 400, "body"),
-    (raw_json(b"[" * 900 + b"]" * 900), 422, "inputs[0].data[0]"),
-    (raw_json(b'[1], "name": "far"'), 422, "body"),
-    (raw_json(b'[1], "parameters": {"a": 1, "a": 2}'), 422, "body"),
-    (raw_json(b'[1], "parameters": {"a": ' + b"[" * 900 + b"]" * 900 + b"}"), 422, "rows[0].distance"),
+    (raw_json(b"[" * 900 + b"]" * 900), 422, "inputs[0].data[0][0]"),
+    (raw_json(b"[" + b"[]," * 1_000_000 + b"[]]"), 422, "inputs[0].data"),
+    (raw_json(b"[" + b'["a"],' * 600_000 + b"[]]", b"carrier", b"BYTES"), 422, "inputs[0].data"),
+    (raw_json(b'[1], "data": [2]', more=RAW_FAR), 422, "body"),
+    (raw_json(b'[1], "parameters": {"a": 1, "a": 2}', more=RAW_FAR), 422, "body"),
+    (raw_json(b'[1], "parameters": {"a": 1, "b": ":"}', more=RAW_FAR[:-1] + b',"shape":[1]}'), 422, "body"),
+    (raw_json(b'[1], "parameters": {"a": ' + b"[" * 900 + b"]" * 900 + b"}"), 422, "inputs[0].parameters[...]"),
 ]
 
 
