@@ -12,9 +12,11 @@ _TYPE = (b"content-type", b"application/json")
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-    """One whole JSON answer."""
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [_TYPE, length, *headers]})
+    """One whole answer, JSON unless `headers` have another content type."""
+    own = [(b"content-length", str(len(body)).encode()), *headers]
+    if not headers or all(name != b"content-type" for name, _ in headers):
+        own.insert(0, _TYPE)
+    await send({"type": "http.response.start", "status": status, "headers": own})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -19,14 +19,18 @@ from millrace.prediction_log import PredictionLog, log_folder
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
+from serving.description import describe
 from serving.errors import install_handlers
 from serving.guard import Door, Guard, ServerState, trusted
 from serving.keys import KeyRing, api_key
 from serving.labels import labels_router
 from serving.online.ages import Ages
 from serving.online.champion import Holder
+from serving.online.described import predict_paths
 from serving.online.model import OpenReader
 from serving.online.predict import Predict
+from serving.protocols.described import protocol_paths
+from serving.protocols.routes import protocol_predicts, protocol_router
 from serving.push import Pushes, push_router
 from serving.request_log import RequestLog
 from serving.routes import api_router
@@ -68,7 +72,8 @@ def create_app(
     door = Door(
         keys=keys,
         hosts=trusted([settings.host, *settings.trusted_hosts]),
-        direct={f"/v1/{name}/predict": Predict(holder, settings, metrics) for name, holder in holders.items()},
+        direct={f"/v1/{name}/predict": Predict(holder, settings, metrics) for name, holder in holders.items()}
+        | protocol_predicts(holders, settings, metrics),
         sign_in=SignIn(pages, keys, clock),
         content_security_policy=pages.content_security_policy,
         clock=clock,
@@ -81,7 +86,10 @@ def create_app(
     app.include_router(api_router(db, holders, metrics, state))
     app.include_router(push_router(pushes, settings))
     app.include_router(labels_router(use_cases, settings, metrics=metrics, clock=clock))
+    app.include_router(protocol_router(holders, settings, metrics, state))
     app.include_router(web_router(pages, db, holders, clock))
+    describe(app, lambda: predict_paths(holders, max_rows=settings.request_rows))
+    describe(app, lambda: protocol_paths(holders))
     return Guard(app, door)
 
 

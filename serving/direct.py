@@ -69,10 +69,10 @@ class Exchange:
             if refused is None:
                 self._predict.start(scope, self.body, self)
                 return
-            status, body = error_body(refused, scope["request_id"])
+            status, body = error_body(refused, scope["request_id"], scope["path"])
         except Exception as error:  # the last resort: the client gets the one shape, and the connection goes on
             scope["error"] = error
-            status, body = error_body(told_error(error), scope.setdefault("request_id", ""))
+            status, body = error_body(told_error(error), scope.setdefault("request_id", ""), scope["path"])
         self.reply(status, body, ())
 
     def reply(self, status: int, body: bytes, headers: RawHeaders) -> None:

@@ -1,7 +1,8 @@
 """The server's one JSON error shape, and how each error of the tree becomes a status.
 
 `{"error": {"status", "what", "field", "todo"}, "request_id"}`: `field` names the offending input or is empty, and no
-value that a client sent is ever echoed. This module knows nothing of routes.
+value that a client sent is ever echoed. Under `/v2` the protocol reserves `error` for a text (its clients fail on
+anything else), so the same object stands in `detail` there. Else this module knows nothing of routes.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ _WORDS = {
 }
 
 
-def error_body(error: MillraceError, request_id: str) -> tuple[int, bytes]:
-    """The status and the body of an error; where we looked is for the log, not for clients."""
+def error_body(error: MillraceError, request_id: str, path: str = "") -> tuple[int, bytes]:
+    """The status and the body of an error of a request to `path`; where we looked is for the log, not for clients."""
     status = status_of(error)
     field = error.field if isinstance(error, RequestError) else ""
     shape = {"status": status, "what": error.what, "field": field, "todo": error.todo}
-    return status, msgspec.json.encode({"error": shape, "request_id": request_id})
+    if path.startswith("/v2/") or path == "/v2":
+        text = f"{field}: {error.what}" if field else error.what
+        told = {"error": f"{text} {error.todo}".rstrip(), "detail": shape}
+    else:
+        told = {"error": shape}
+    return status, msgspec.json.encode(told | {"request_id": request_id})
 
 
 def status_of(error: MillraceError) -> int:
@@ -48,13 +54,15 @@ def install_handlers(app: FastAPI) -> None:
 
     async def of_tree(request: Request, error: Exception) -> Response:
         request.scope["error"] = error
-        status, body = error_body(told_error(error), request.scope.get("request_id", ""))
+        status, body = error_body(told_error(error), request.scope.get("request_id", ""), request.scope["path"])
         return Response(body, status, media_type=JSON.decode())
 
     async def of_http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         what, todo = _WORDS.get(status, ("This request cannot be answered.", ""))
-        return await of_tree(request, RequestError(status, what, todo=todo))
+        response = await of_tree(request, RequestError(status, what, todo=todo))
+        response.headers.update(getattr(error, "headers", None) or {})  # which methods are allowed
+        return response
 
     async def of_validation(request: Request, error: Exception) -> Response:
         problems = error.errors() if isinstance(error, RequestValidationError) else []

@@ -1,12 +1,16 @@
 """The one door: every request passes here before any route sees it.
 
 Trusted hosts, the key, the request id, security headers, and the one shape of an unforeseen error. Without a key only
-`GET /health/live` and `GET /health/ready` are answered, matched byte for byte; WebSockets are refused. This module
-knows nothing of models; of web pages only that a browser without a session gets the sign-in page with its 401.
+`GET /health/live`, `GET /health/ready` and their `/v2` twins are answered, matched byte for byte; WebSockets are
+refused. A key comes as `X-API-Key`, as a bearer token or, from clients that can do no more than that, as the password
+of basic authentication. This module knows nothing of models; of web pages only that a browser without a session gets
+the sign-in page with its 401.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import secrets
 import time
@@ -28,7 +32,7 @@ from serving.request_log import RequestLog
 
 COOKIE = "millrace_session"
 """Name of the web pages' cookie."""
-OPEN = frozenset({b"/health/live", b"/health/ready"})
+OPEN = frozenset({b"/health/live", b"/health/ready", b"/v2/health/live", b"/v2/health/ready"})
 """What is answered without a key, to GET and HEAD."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _WEB = re.compile(r"/|/static/.+|/sign-out|/sign-in")
@@ -125,7 +129,7 @@ class Guard:
             return RequestError(
                 400, "This server does not answer to this host name.", field="Host", todo="Set MILLRACE_TRUSTED_HOSTS."
             )
-        key = headers.get(b"x-api-key")
+        key = _key(headers)
         if key is not None and self._door.keys.knows(key):
             return None
         if scope["method"] in ("GET", "HEAD") and scope.get("raw_path", b"") in OPEN:
@@ -153,7 +157,7 @@ def trusted(names: Collection[str]) -> frozenset[bytes]:
 
 
 async def _send_error(error: MillraceError, scope: Scope, send: Send) -> None:
-    status, body = error_body(error, scope["request_id"])
+    status, body = error_body(error, scope["request_id"], scope["path"])
     await send_json(send, status, body)
 
 
@@ -162,6 +166,22 @@ def _host(header: bytes) -> bytes:
     if header.startswith(b"["):
         return header[1:].partition(b"]")[0].lower()
     return header.partition(b":")[0].lower()
+
+
+def _key(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The key that a request brings, or None; of basic authentication the password, whatever the user."""
+    key = headers.get(b"x-api-key")
+    if key is not None:
+        return key
+    scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        return given.strip()
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def _session(headers: Mapping[bytes, bytes]) -> str:

@@ -118,7 +118,7 @@ class Predict:
         """The answer to a request that cannot be answered: when to come back, what is allowed, and to give up a
         connection whose body was not read."""
         scope["error"] = error
-        status, body = error_body(told_error(error), scope["request_id"])
+        status, body = error_body(told_error(error), scope["request_id"], scope["path"])
         advice = [_ADVICE[status]] if status in _ADVICE else []
         if isinstance(error, Overload):
             self._shed.labels(self._holder.use_case.name, error.reason).inc()

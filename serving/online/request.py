@@ -126,19 +126,19 @@ class RequestDecoder:
         wanted = ScoresRequest if scores and given.scores is True else PredictRequest
         return wanted(len(rows), rows, _instant(given.at), given.features is True)
 
-    def check(self, rows: Sequence[Mapping[str, Any]]) -> PredictRequest:
+    def check(self, rows: Sequence[Mapping[str, Any]], *, at: Any = None) -> PredictRequest:
         """The request of rows that came some other way than as our JSON, checked as strictly.
 
-        Values are plain; NaN, which tensors and frames have for a missing number, is null. Raises `RequestError` (413,
-        422) as `decode` does.
+        Values are plain; NaN, which tensors and frames have for a missing number, is null; `at` is an ISO time with its
+        zone. Raises `RequestError` (413, 422) as `decode` does.
         """
         try:
-            given = msgspec.convert({"rows": [_without_nan(row) for row in rows]}, self._decoder.type)
+            given = msgspec.convert({"rows": [_without_nan(row) for row in rows], "at": at}, self._decoder.type)
         except msgspec.ValidationError as error:
             raise _wrong_value(str(error)) from None
         plain = self._rows(given)
         _refuse_nul(plain)
-        return PredictRequest(len(plain), plain)
+        return PredictRequest(len(plain), plain, _instant(given.at))
 
     def _rows(self, given: Any) -> list[dict[str, Any]]:
         self._check_count(len(given.rows))

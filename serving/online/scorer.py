@@ -251,7 +251,7 @@ class Scorer:
                 rows = [ScoredRow(ids[p], scores[p], flags.get(p) or [], told[p - first]) for p in places]
             else:
                 rows = [ScoredRow(ids[p], scores[p], flags.get(p) or []) for p in places]
-            everything = classed.rows(rows, start=first, scores=type(request) is ScoresRequest) if classed else rows
+            everything = classed.rows(rows, start=first, scores=isinstance(request, ScoresRequest)) if classed else rows
             answers.append(Answer(self._use_case, self._version, everything))
             first += request.count
         return answers

@@ -19,6 +19,7 @@ from serving.keys import api_key
 from .conftest import FakeReader
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+PUBLIC = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 HEADERS = {
     "content-security-policy",
     "x-content-type-options",
@@ -52,7 +53,7 @@ def test_every_route_and_method_without_a_key_is_401_but_live_and_ready(app: Gua
     for path in paths:
         for method in METHODS:
             answer = stranger.request(method, path)
-            is_open = path in ("/health/live", "/health/ready") and method in ("GET", "HEAD")
+            is_open = path in PUBLIC and method in ("GET", "HEAD")
             assert (answer.status_code == 401) != is_open, (method, path, answer.status_code)
 
 
@@ -61,6 +62,16 @@ def test_a_wrong_key_is_401_and_not_repeated(stranger: httpx.Client, key: str) -
     answer = stranger.get("/v1/models", headers=[(b"X-API-Key", key.encode("latin-1"))])
     assert answer.status_code == 401
     assert answer.json()["error"]["field"] == "X-API-Key"
+
+
+def test_the_key_may_be_a_bearer_token_or_a_password(stranger: httpx.Client, settings: Settings) -> None:
+    key = api_key(settings)
+    assert stranger.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    assert stranger.get("/v1/models", auth=("anybody", key)).status_code == 200
+    assert stranger.get("/v1/models", auth=(key, "")).status_code == 401
+    for odd in ("Basic", "Basic !", "Basic é".encode().decode("latin-1"), f"Digest {key}", key, "Bearer", "Bearer  x"):
+        answer = stranger.get("/v1/models", headers=[(b"Authorization", odd.encode("latin-1"))])
+        assert answer.status_code == 401, odd
 
 
 def test_a_session_does_not_open_the_api(stranger: httpx.Client, settings: Settings) -> None:

@@ -44,6 +44,7 @@ def test_an_unknown_use_case_or_address_is_404_in_the_one_shape(client: httpx.Cl
 def test_another_method_is_405_in_the_one_shape(client: httpx.Client) -> None:
     answer = client.delete("/v1/models")
     assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET"
     assert answer.json()["error"]["status"] == 405
 
 
