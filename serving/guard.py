@@ -1,34 +1,48 @@
 """The one door: every request passes here before any route sees it.
 
-Trusted hosts, the key, the request id, security headers, and the one shape of an unforeseen error. Without a key only
-`GET /health/live` and `GET /health/ready` are answered, matched byte for byte; WebSockets are refused. This module
-knows nothing of models; of web pages only that a browser without a session gets the sign-in page with its 401.
+Header limits, trusted hosts, the key and its scope, the lock-out, the request id, security headers, and the one shape
+of an unforeseen error. Without a key only the health addresses of `serving.access.OPEN` are answered, matched byte for
+byte; WebSockets are refused. What changes something with the admin scope is noted for the audit. What later callables
+need is in the scope: `caller` (None without a key), `request_id` and `headers_map`. This module knows nothing of
+models; of web pages only that a browser without a session gets the sign-in page with its 401.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from http.cookies import CookieError, SimpleCookie
+from random import getrandbits
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from millrace.db import AuditRow
 from millrace.errors import MillraceError, RequestError
 from millrace.telemetry import Metrics
+from serving.access import (
+    MAX_HEADERS,
+    Headers,
+    address_of,
+    check_headers,
+    check_host,
+    is_open,
+    is_web,
+    key_of,
+    needed_scope,
+    session_of,
+)
 from serving.answer import send_json
+from serving.audit import Audit
 from serving.errors import error_body, internal_error
-from serving.keys import KeyRing
+from serving.keys import Caller, KeyRing
+from serving.lockout import Lockout
+from serving.quota import Quotas
 
-COOKIE = "millrace_session"
-"""Name of the web pages' cookie."""
-OPEN = frozenset({b"/health/live", b"/health/ready"})
-"""What is answered without a key, to GET and HEAD."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_WEB = re.compile(r"/|/static/.+|/sign-out|/sign-in")
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_MAX_HOSTS = 1_024
 
 
 @dataclass(slots=True)
@@ -41,9 +55,13 @@ class ServerState:
 @dataclass(frozen=True)
 class Door:
     """What the guard checks against. `hosts` are lower-case names without port; `direct` maps a path to the plain ASGI
-    callable that answers it, ahead of the router; `sign_in` answers a browser that has no session."""
+    callable that answers it, ahead of the router, and counts its own quota; `sign_in` answers a browser that has no
+    session."""
 
     keys: KeyRing
+    lockout: Lockout
+    quotas: Quotas
+    audit: Audit
     hosts: frozenset[bytes]
     direct: Mapping[str, ASGIApp]
     sign_in: ASGIApp
@@ -53,73 +71,147 @@ class Door:
     state: ServerState
 
 
+class _Reply:
+    """A request's `send` that adds what every answer has, and remembers the status."""
+
+    __slots__ = ("_headers", "_request_id", "_send", "status")
+
+    def __init__(self, send: Send, request_id: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send, self._request_id, self._headers = send, request_id, headers
+        self.status = 0
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = message.get("headers", ())
+            message["headers"] = [*given, (b"x-request-id", self._request_id), *self._headers]
+        return self._send(message)
+
+
 class Guard:
     """The ASGI application that the server runs: `app` behind its door."""
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self.app, self.state, self._door = app, door.state, door
         self._headers = [(name.encode(), value.encode()) for name, value in _security_headers(door).items()]
+        self._closing = [*self._headers, (b"connection", b"close")]
         self._counters: dict[tuple[str, int], Any] = {}
+        self._needed = {("POST", path): needed_scope("POST", path) for path in door.direct}
+        self._hosts: set[bytes | None] = set()  # Host headers found good, since parsing one costs 2 µs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        headers = scope["headers_map"] = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id")
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            request_id = b"%016x" % getrandbits(64)  # a name, no secret: it need not be unguessable
+        scope["request_id"] = request_id.decode()
+        reply = _Reply(send, request_id, self._closing if self.state.draining else self._headers)
+        path, method = scope["path"], scope["method"]
+        needed = self._needed.get((method, path)) or needed_scope(method, path)
+        direct = self._door.direct.get(path)
+        try:
+            refused = self._admit(scope, headers, needed)
+            if refused is not None:
+                await self._refuse(refused, scope, receive, reply, headers)
+            elif direct is not None:
+                await direct(scope, receive, reply)
+            else:
+                await self._route(scope, receive, reply)
+        except Exception as error:  # the last resort: whatever it was, the client gets the one shape
+            if reply.status:
+                raise
+            await _send_error(internal_error(error, scope["request_id"]), scope, reply)
+        self._count(path if direct else getattr(scope.get("route"), "path", "other"), reply.status)
+        if needed == "admin" and method not in _SAFE:
+            self._note(scope, reply.status)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._answer(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
-        scope["request_id"] = request_id.decode()
-        status = 0
-
-        async def secured(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id), *self._headers]
-                if self.state.draining:
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
-        direct = self._door.direct.get(scope["path"])
+    async def _route(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
+        """Let the router answer, within the caller's quota; direct callables know their rows and count themselves."""
+        caller, quotas = scope["caller"], self._door.quotas
+        if caller is None or caller.quota is None:
+            await self.app(scope, receive, reply)
+            return
         try:
-            refused = self._refusal(scope, headers)
+            await quotas.enter(caller, 0)
+        except RequestError as error:
+            await _send_error(error, scope, reply)
+            return
+        try:
+            await self.app(scope, receive, reply)
+        finally:
+            quotas.leave(caller)
+
+    def _admit(self, scope: Scope, headers: Headers, needed: str) -> RequestError | None:
+        """Why this request goes no further, or None: then the scope's `caller` is whose it is."""
+        scope["caller"] = None
+        if (
+            headers.get(b"host") not in self._hosts
+            or len(headers) < len(scope["headers"])
+            or len(headers) > MAX_HEADERS
+        ):
+            refused = self._misaddressed(scope["headers"], headers)
             if refused is not None:
-                await self._refuse(refused, scope, receive, secured, headers)
-            else:
-                await (direct or self.app)(scope, receive, secured)
-        except Exception as error:  # the last resort: whatever it was, the client gets the one shape
-            if status:
-                raise
-            await _send_error(internal_error(error, scope["request_id"]), scope, secured)
-        self._count(scope["path"] if direct else getattr(scope.get("route"), "path", "other"), status)
+                return refused
+        key = headers.get(b"x-api-key") or key_of(headers)
+        caller = self._door.keys.caller(key, self._door.clock) if key is not None else None
+        if caller is not None and not (caller.guessable and self._locked(scope)):
+            if needed in caller.scopes or is_open(scope):
+                scope["caller"] = caller
+                return None
+            todo = f"Send one that has the scope {needed}."
+            return self._turn_away("scope", 403, "This key may not do this.", field="X-API-Key", todo=todo)
+        if is_open(scope):
+            return None
+        if is_web(scope["path"]):
+            scope["caller"] = self._door.keys.accepts(session_of(headers), self._door.clock())
+            if scope["caller"] is not None:
+                return None
+        return self._keyless() if key is None else self._failed(scope, key)
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> RequestError | None:
-        """Why this request goes no further, or None."""
-        if _host(headers.get(b"host", b"")) not in self._door.hosts:
-            return RequestError(
-                400, "This server does not answer to this host name.", field="Host", todo="Set MILLRACE_TRUSTED_HOSTS."
-            )
-        key = headers.get(b"x-api-key")
-        if key is not None and self._door.keys.knows(key):
-            return None
-        if scope["method"] in ("GET", "HEAD") and scope.get("raw_path", b"") in OPEN:
-            return None
-        if _WEB.fullmatch(scope["path"]) and self._door.keys.accepts(_session(headers), self._door.clock()):
-            return None
-        what = "This needs a key." if key is None else "This is not the key."
-        return RequestError(
-            401, what, field="X-API-Key", todo="Send the key that `millrace serve` prints as X-API-Key."
-        )
+    def _misaddressed(self, given: list[tuple[bytes, bytes]], headers: Headers) -> RequestError | None:
+        try:
+            check_headers(given)
+            check_host(headers.get(b"host"), self._door.hosts)
+        except RequestError as error:
+            self._door.metrics.refused.labels("host" if error.field == "Host" else "headers").inc()
+            return error
+        if len(self._hosts) < _MAX_HOSTS:
+            self._hosts.add(headers.get(b"host"))
+        return None
 
-    async def _refuse(
-        self, why: RequestError, scope: Scope, receive: Receive, send: Send, headers: Mapping[bytes, bytes]
-    ) -> None:
-        browser = b"text/html" in headers.get(b"accept", b"") and _WEB.fullmatch(scope["path"])
+    def _keyless(self) -> RequestError:
+        todo = "Send the key that `millrace serve` prints, or one of `millrace keys create`, as X-API-Key."
+        return self._turn_away("no key", 401, "This needs a key.", field="X-API-Key", todo=todo)
+
+    def _failed(self, scope: Scope, key: bytes) -> RequestError:
+        """What a wrong key gets; it counts against its client, and against the key whose id it names."""
+        now, fail = self._door.clock(), self._door.lockout.fail
+        meant = self._door.keys.meant(key)
+        wait = max(fail(address_of(scope), now), fail(f"key {meant}", now) if meant else 0)
+        if wait:
+            todo = "Come back after the seconds in Retry-After, with the right key."
+            return self._turn_away("locked", 429, "Too many wrong keys.", todo=todo, retry_after=wait)
+        todo = "Send the right one; see `millrace keys list`."
+        return self._turn_away("wrong key", 401, "This is not a valid key.", field="X-API-Key", todo=todo)
+
+    def _locked(self, scope: Scope) -> bool:
+        return self._door.lockout.wait(address_of(scope), self._door.clock()) > 0
+
+    def _turn_away(self, reason: str, status: int, what: str, **told: Any) -> RequestError:
+        self._door.metrics.refused.labels(reason).inc()
+        return RequestError(status, what, **told)
+
+    async def _refuse(self, why: RequestError, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        browser = b"text/html" in headers.get(b"accept", b"") and is_web(scope["path"])
         if why.status == 401 and browser:
             await self._door.sign_in(scope, receive, send)
         else:
@@ -131,30 +223,25 @@ class Guard:
             counter = self._counters[route, status] = self._door.metrics.requests.labels(route, status)
         counter.inc()
 
-
-def trusted(names: Collection[str]) -> frozenset[bytes]:
-    """The host names to answer to: these and loopback's."""
-    return frozenset(name.strip("[]").lower().encode() for name in (*names, "127.0.0.1", "localhost", "::1"))
+    def _note(self, scope: Scope, status: int) -> None:
+        """Hand the audit a call that its caller may make; strangers' attempts are counted, they could be any number."""
+        caller: Caller | None = scope["caller"]
+        if caller is not None:
+            route, remote = scope.get("raw_path", b"").decode("latin-1")[:255], address_of(scope)[:255]
+            row = AuditRow(
+                self._door.clock(), caller.id, caller.name, scope["method"], route, remote, status, scope["request_id"]
+            )
+            self._door.audit.note(row)
 
 
 async def _send_error(error: MillraceError, scope: Scope, send: Send) -> None:
     status, body = error_body(error, scope["request_id"])
-    await send_json(send, status, body)
-
-
-def _host(header: bytes) -> bytes:
-    """The name in a Host header, without port or brackets."""
-    if header.startswith(b"["):
-        return header[1:].partition(b"]")[0].lower()
-    return header.partition(b":")[0].lower()
-
-
-def _session(headers: Mapping[bytes, bytes]) -> str:
-    try:
-        cookie = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return ""
-    return cookie.value if cookie else ""
+    headers = []
+    if isinstance(error, RequestError) and error.retry_after:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send_json(send, status, body, headers)
 
 
 def _security_headers(door: Door) -> dict[str, str]:

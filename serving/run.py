@@ -19,6 +19,7 @@ from millrace.errors import BusyError, MillraceError, SettingsError
 from millrace.settings import Settings
 from millrace.usecase import UseCase
 from serving.app import create_app
+from serving.connection import Connection
 from serving.guard import Guard
 from serving.keys import api_key
 
@@ -52,7 +53,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Guard, *, started: Callable[[], None] = lambda: None) -> None:
         config = uvicorn.Config(
-            app, loop="uvloop", http="httptools", ws="none", lifespan="on", access_log=False, log_config=None,
+            app, loop="uvloop", http=Connection, ws="none", lifespan="on", access_log=False, log_config=None,
             server_header=False, date_header=False, timeout_graceful_shutdown=DRAIN_SECONDS, timeout_keep_alive=75,
         )  # fmt: skip
         super().__init__(config)

@@ -13,7 +13,8 @@ from starlette.routing import Route
 
 from millrace.errors import MillraceError
 from millrace.settings import Settings
-from serving.guard import COOKIE, Guard
+from serving.access import COOKIE
+from serving.guard import Guard
 from serving.keys import api_key
 
 from .conftest import FakeReader

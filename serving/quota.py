@@ -1,0 +1,194 @@
+"""Quotas of one key: requests a second, rows a second, and requests at once.
+
+Rates are counted by `limits`' sliding window, in memory or in Redis for all workers together. A worker takes a fiftieth
+of a second's allowance at a time, so that most requests are counted by one subtraction, and a key that is used up asks
+nobody for a while. Asking Redis is awaited, never blocks, and costs half a second at most; while Redis is down each
+worker counts in memory. Requests at once are counted in each worker. This module knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from millrace.api_keys import Quota
+from millrace.errors import RequestError, first_line
+from millrace.settings import Settings
+from millrace.telemetry import Metrics
+from serving.keys import Caller
+
+SHARES = 50
+"""Into how many parts a second's allowance is taken: 1/50 is how far a worker can be off."""
+REDIS_SECONDS = 0.5
+"""How long Redis may take to answer, and how long it is left alone after it did not: `REDIS_REST`."""
+REDIS_REST = 5.0
+_logger = logging.getLogger(__name__)
+
+
+class Quotas:
+    """Lets callers in and out. Used from one event loop."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._ledger = _Ledger(settings)
+        self._over = {name: metrics.over_quota.labels(name) for name in ("requests", "rows", "concurrency")}
+        self._uses: dict[str, _Use] = {}
+
+    async def enter(self, caller: Caller, rows: int) -> None:
+        """Count a request of so many rows; every one that returns must be followed by `leave`.
+
+        Raises `RequestError`: 429 beyond a quota, 413 for more rows than a whole second allows.
+        """
+        quota = caller.quota
+        if quota is None:
+            return
+        use = self._uses.get(caller.id)
+        if use is None or use.quota is not quota:
+            use = self._uses[caller.id] = _Use.of(caller.id, quota, use)
+        if quota.rows_per_second and rows > quota.rows_per_second:
+            what = f"This key may send at most {quota.rows_per_second:,} rows a second."
+            raise RequestError(413, what, field="rows", todo="Send fewer rows a request.")
+        if quota.concurrency and use.inside >= quota.concurrency:
+            raise self._refusal("concurrency", f"{quota.concurrency:,} requests at once")
+        use.inside += 1
+        try:
+            if use.requests is not None and not await use.requests.take(1, self._ledger):
+                raise self._refusal("requests", f"{quota.requests_per_second:,} requests a second")
+            if use.rows is not None and rows and not await use.rows.take(rows, self._ledger):
+                raise self._refusal("rows", f"{quota.rows_per_second:,} rows a second")
+        except BaseException:  # cancelled, too: who was not let in has not to leave
+            use.inside -= 1
+            raise
+
+    def leave(self, caller: Caller) -> None:
+        """A request that was let in is answered."""
+        if caller.quota is not None:
+            self._uses[caller.id].inside -= 1
+
+    async def close(self) -> None:
+        """Give the connections to Redis back."""
+        await self._ledger.close()
+
+    def _refusal(self, name: str, limit: str) -> RequestError:
+        self._over[name].inc()
+        return RequestError(
+            429, f"This key may send at most {limit}.", todo="Send it again after the seconds in Retry-After.",
+            retry_after=1,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Use:
+    """What one key uses."""
+
+    quota: Quota
+    requests: _Allowance | None
+    rows: _Allowance | None
+    inside: int = 0
+
+    @classmethod
+    def of(cls, key: str, quota: Quota, before: _Use | None) -> _Use:
+        """The use of a key under this quota; what is inside stays inside when the quota changes."""
+        per_second = (("requests", quota.requests_per_second), ("rows", quota.rows_per_second))
+        requests, rows = (_Allowance(f"{key}:{name}", limit) if limit else None for name, limit in per_second)
+        return cls(quota, requests, rows, before.inside if before else 0)
+
+
+class _Allowance:
+    """One rate of one key: what this worker has taken of it and not used yet."""
+
+    __slots__ = ("_ends", "_item", "_left", "_limit", "_name", "_refused", "_share", "_shut", "_turn")
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name, self._limit, self._share = name, limit, max(1, limit // SHARES)
+        self._item = RateLimitItemPerSecond(limit, 1, "quota")
+        self._left, self._ends = 0, 0.0
+        self._refused, self._shut = 0, 0.0  # so many were refused, so nobody asks for as many until then
+        self._turn = asyncio.Lock()
+
+    async def take(self, cost: int, ledger: _Ledger) -> bool:
+        """Whether so many may be used now."""
+        now = time.monotonic()
+        if self._use(cost, now):
+            return True
+        if self._is_shut(cost, now):
+            return False
+        async with self._turn:
+            now = time.monotonic()
+            if self._use(cost, now):
+                return True
+            if self._is_shut(cost, now):
+                return False
+            return await self._fetch(cost, ledger)
+
+    async def _fetch(self, cost: int, ledger: _Ledger) -> bool:
+        """Take a share, or just what is needed where that is all there is."""
+        for amount in dict.fromkeys((min(max(cost, self._share), self._limit), cost)):
+            if await ledger.hit(self._item, self._name, amount):
+                now = time.monotonic()
+                self._left, self._ends = amount + (self._left if now < self._ends else 0) - cost, now + 1.0
+                return True
+        self._refused, self._shut = cost, time.monotonic() + min(cost / self._limit, 0.1)
+        return False
+
+    def _use(self, cost: int, now: float) -> bool:
+        if self._left < cost or now >= self._ends:
+            return False
+        self._left -= cost
+        return True
+
+    def _is_shut(self, cost: int, now: float) -> bool:
+        return now < self._shut and cost >= self._refused
+
+
+class _Ledger:
+    """`limits`' counters: Redis' where the settings say so and it answers, else this process's."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._memory = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._redis: SlidingWindowCounterRateLimiter | None = None
+        self._pool: ConnectionPool | None = None
+        if settings.quota_store == "redis":
+            self._pool = ConnectionPool.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0))
+            storage = RedisStorage(
+                f"async+{settings.redis_url}",
+                implementation="redispy",
+                key_prefix=f"{settings.redis_prefix}:quota",
+                connection_pool=self._pool,  # type: ignore[arg-type]  # its options are typed as plain values only
+            )
+            self._redis = SlidingWindowCounterRateLimiter(storage)
+        self._rests_until = 0.0
+        self._told = False
+
+    async def hit(self, item: RateLimitItemPerSecond, name: str, amount: int) -> bool:
+        """Count so many, all or none."""
+        if self._redis is not None and time.monotonic() >= self._rests_until:
+            try:
+                async with asyncio.timeout(REDIS_SECONDS):
+                    taken = await self._redis.hit(item, name, cost=amount)
+            except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+                self._rest(error)
+            else:
+                self._told = False
+                return taken
+        return await self._memory.hit(item, name, cost=amount)
+
+    def _rest(self, error: Exception) -> None:
+        self._rests_until = time.monotonic() + REDIS_REST
+        if not self._told:
+            _logger.warning("Redis does not count the quotas; each worker counts alone: %s", first_line(error))
+        self._told = True
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        if self._pool is not None:
+            await self._pool.disconnect()
