@@ -89,10 +89,10 @@ class _Reply:
 
 
 class Guard:
-    """The ASGI application that the server runs: `app` behind its door."""
+    """The ASGI application that the server runs: `app` behind its door, and the `direct` callables ahead of it."""
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
-        self.app, self.state, self._door = app, door.state, door
+        self.app, self.state, self.direct, self._door = app, door.state, door.direct, door
         self._headers = [(name.encode(), value.encode()) for name, value in _security_headers(door).items()]
         self._closing = [*self._headers, (b"connection", b"close")]
         self._counters: dict[tuple[str, int], Any] = {}
@@ -111,7 +111,7 @@ class Guard:
         reply = _Reply(send, request_id, self._closing if self.state.draining else self._headers)
         path, method = scope["path"], scope["method"]
         needed = self._needed.get((method, path)) or needed_scope(method, path)
-        direct = self._door.direct.get(path)
+        direct = self.direct.get(path)
         try:
             refused = self._admit(scope, headers, needed)
             if refused is not None:

@@ -10,8 +10,8 @@ import pytest
 from millrace.db import Database, WindowRow
 from millrace.settings import Settings
 from millrace.usecase import UseCase
-from serving.app import create_app
 from serving.access import COOKIE
+from serving.app import create_app
 from serving.keys import SESSION, KeyRing, api_key
 from serving.web.page import Pages
 from serving.web.status import LimitLine, View, gather, metric_text
