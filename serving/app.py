@@ -114,6 +114,7 @@ def _lifespan(
             await asyncio.to_thread(holder.refresh)
         tasks = [asyncio.create_task(work) for holder in holders.values() for work in (holder.watch(), _rotate(holder))]
         tasks += [asyncio.create_task(ages.watch()), asyncio.create_task(watch_keys(door.keys, db))]
+        tasks.append(asyncio.create_task(door.quotas.share()))
         try:
             yield
         finally:

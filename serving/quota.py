@@ -3,7 +3,8 @@
 Rates are counted by `limits`' sliding window, in memory or in Redis for all workers together. A worker takes a fiftieth
 of a second's allowance at a time, so that most requests are counted by one subtraction, and a key that is used up asks
 nobody for a while. Asking Redis is awaited, never blocks, and costs half a second at most; while Redis is down each
-worker counts in memory. Requests at once are counted in each worker. This module knows nothing of HTTP.
+worker counts in memory. Requests at once are counted where they are; four times a second workers tell each other, so
+that all of them together are over a limit no longer than that. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from limits import RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage, RedisStorage
@@ -30,9 +33,13 @@ from serving.keys import Caller
 SHARES = 50
 """Into how many parts a second's allowance is taken: 1/50 is how far a worker can be off."""
 REDIS_SECONDS = 0.5
-"""How long Redis may take to answer, and how long it is left alone after it did not: `REDIS_REST`."""
+"""How long Redis may take to answer."""
 REDIS_REST = 5.0
+"""How long Redis is left alone after it did not answer."""
+SHARE_SECONDS = 0.25
+"""How often workers tell each other how many requests are inside."""
 _logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 
 class Quotas:
@@ -57,7 +64,7 @@ class Quotas:
         if quota.rows_per_second and rows > quota.rows_per_second:
             what = f"This key may send at most {quota.rows_per_second:,} rows a second."
             raise RequestError(413, what, field="rows", todo="Send fewer rows a request.")
-        if quota.concurrency and use.inside >= quota.concurrency:
+        if quota.concurrency and use.inside + use.elsewhere >= quota.concurrency:
             raise self._refusal("concurrency", f"{quota.concurrency:,} requests at once")
         use.inside += 1
         try:
@@ -73,6 +80,22 @@ class Quotas:
         """A request that was let in is answered."""
         if caller.quota is not None:
             self._uses[caller.id].inside -= 1
+
+    async def share(self) -> None:
+        """Tell the other workers how many requests of each key are inside, and learn theirs; for ever, with Redis."""
+        while self._ledger.is_shared:
+            window = int(time.time() / SHARE_SECONDS)
+            for key, use in list(self._uses.items()):
+                if use.quota.concurrency:
+                    await self._share(f"{key}:inside", use, window)
+            await asyncio.sleep((window + 1) * SHARE_SECONDS - time.time())
+
+    async def _share(self, name: str, use: _Use, window: int) -> None:
+        """Add to this window's count, and read the one before, to which every worker has added."""
+        told, use.told = use.told, (window, use.inside)
+        total = await self._ledger.exchange(name, window, use.inside)
+        own = told[1] if told[0] == window - 1 else 0
+        use.elsewhere = max(0, total - own)
 
     async def close(self) -> None:
         """Give the connections to Redis back."""
@@ -94,13 +117,17 @@ class _Use:
     requests: _Allowance | None
     rows: _Allowance | None
     inside: int = 0
+    elsewhere: int = 0
+    """Inside in the other workers, as last heard."""
+    told: tuple[int, int] = (0, 0)
+    """The last window told of, and what."""
 
     @classmethod
     def of(cls, key: str, quota: Quota, before: _Use | None) -> _Use:
         """The use of a key under this quota; what is inside stays inside when the quota changes."""
         per_second = (("requests", quota.requests_per_second), ("rows", quota.rows_per_second))
         requests, rows = (_Allowance(f"{key}:{name}", limit) if limit else None for name, limit in per_second)
-        return cls(quota, requests, rows, before.inside if before else 0)
+        return cls(quota, requests, rows, *((before.inside, before.elsewhere, before.told) if before else ()))
 
 
 class _Allowance:
@@ -137,7 +164,8 @@ class _Allowance:
                 now = time.monotonic()
                 self._left, self._ends = amount + (self._left if now < self._ends else 0) - cost, now + 1.0
                 return True
-        self._refused, self._shut = cost, time.monotonic() + min(cost / self._limit, 0.1)
+        wait = min(max(cost, self._limit / SHARES) / self._limit, 0.1)
+        self._refused, self._shut = cost, time.monotonic() + wait
         return False
 
     def _use(self, cost: int, now: float) -> bool:
@@ -155,38 +183,50 @@ class _Ledger:
 
     def __init__(self, settings: Settings) -> None:
         self._memory = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._redis: SlidingWindowCounterRateLimiter | None = None
+        self._storage: RedisStorage | None = None
         self._pool: ConnectionPool | None = None
         if settings.quota_store == "redis":
             self._pool = ConnectionPool.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0))
-            storage = RedisStorage(
+            self._storage = RedisStorage(
                 f"async+{settings.redis_url}",
                 implementation="redispy",
                 key_prefix=f"{settings.redis_prefix}:quota",
                 connection_pool=self._pool,  # type: ignore[arg-type]  # its options are typed as plain values only
             )
-            self._redis = SlidingWindowCounterRateLimiter(storage)
+        self.is_shared = self._storage is not None
         self._rests_until = 0.0
         self._told = False
 
     async def hit(self, item: RateLimitItemPerSecond, name: str, amount: int) -> bool:
         """Count so many, all or none."""
-        if self._redis is not None and time.monotonic() >= self._rests_until:
-            try:
-                async with asyncio.timeout(REDIS_SECONDS):
-                    taken = await self._redis.hit(item, name, cost=amount)
-            except (RedisError, OSError) as error:  # a TimeoutError is an OSError
-                self._rest(error)
-            else:
-                self._told = False
+        if self._storage is not None and time.monotonic() >= self._rests_until:
+            limiter = SlidingWindowCounterRateLimiter(self._storage)
+            taken = await self._ask(limiter.hit(item, name, cost=amount))
+            if taken is not None:
                 return taken
         return await self._memory.hit(item, name, cost=amount)
 
-    def _rest(self, error: Exception) -> None:
-        self._rests_until = time.monotonic() + REDIS_REST
-        if not self._told:
-            _logger.warning("Redis does not count the quotas; each worker counts alone: %s", first_line(error))
-        self._told = True
+    async def exchange(self, name: str, window: int, amount: int) -> int:
+        """Add to the count of this window and return the whole of the one before; 0 without Redis."""
+        if self._storage is None or time.monotonic() < self._rests_until:
+            return 0
+        if await self._ask(self._storage.incr(f"{name}:{window}", 2, amount=amount)) is None:
+            return 0
+        return await self._ask(self._storage.get(f"{name}:{window - 1}")) or 0
+
+    async def _ask(self, question: Coroutine[Any, Any, Answer]) -> Answer | None:
+        """Redis' answer, or None; then it is left alone for a while."""
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                answer = await question
+        except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+            self._rests_until = time.monotonic() + REDIS_REST
+            if not self._told:
+                _logger.warning("Redis does not count the quotas; each worker counts alone: %s", first_line(error))
+            self._told = True
+            return None
+        self._told = False
+        return answer
 
     async def close(self) -> None:
         """Give the connections back."""

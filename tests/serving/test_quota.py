@@ -180,6 +180,37 @@ def test_workers_share_one_allowance_in_redis(needs_redis: Settings) -> None:
     run(settings, body)
 
 
+def test_workers_learn_how_many_are_inside_the_others(needs_redis: Settings) -> None:
+    settings = needs_redis.model_copy(update={"quota_store": "redis"})
+
+    async def body(first: Quotas) -> None:
+        second, who = Quotas(settings, Metrics()), caller(concurrency=3)
+        sharing = [asyncio.create_task(worker.share()) for worker in (first, second)]
+        assert await tried(second, who) == [200]
+        for _ in range(2):
+            await first.enter(who, 1)
+        await second.enter(who, 1)
+        async with asyncio.timeout(30):
+            while await tried(first, who) + await tried(second, who) != [429, 429]:
+                await asyncio.sleep(0.01)
+            first.leave(who)
+            while await tried(second, who) != [200]:
+                await asyncio.sleep(0.01)
+        for task in sharing:
+            task.cancel()
+        await second.close()
+
+    run(settings, body)
+
+
+def test_one_worker_has_nobody_to_tell(settings: Settings) -> None:
+    async def body(quotas: Quotas) -> None:
+        async with asyncio.timeout(30):
+            await quotas.share()
+
+    run(settings, body)
+
+
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "redis://nobody:hunter2@127.0.0.1:6379/0"])
 def test_without_redis_a_worker_counts_alone_and_says_so_once(
     settings: Settings, caplog: pytest.LogCaptureFixture, url: str
