@@ -14,21 +14,20 @@ import logging
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits import RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from millrace.api_keys import Quota
 from millrace.errors import RequestError, first_line
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from serving.keys import Caller
+
+if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
 
 SHARES = 50
 """Into how many parts a second's allowance is taken: 1/50 is how far a worker can be off."""
@@ -59,8 +58,10 @@ class Quotas:
         if quota is None:
             return
         use = self._uses.get(caller.id)
-        if use is None or use.quota is not quota:
-            use = self._uses[caller.id] = _Use.of(caller.id, quota, use)
+        if use is None:
+            use = self._uses[caller.id] = _Use(caller.id)
+        if use.quota is not quota:
+            use.limit_to(quota)
         if quota.rows_per_second and rows > quota.rows_per_second:
             what = f"This key may send at most {quota.rows_per_second:,} rows a second."
             raise RequestError(413, what, field="rows", todo="Send fewer rows a request.")
@@ -111,23 +112,24 @@ class Quotas:
 
 @dataclass(slots=True)
 class _Use:
-    """What one key uses."""
+    """What one key uses; one object for as long as the process lives, since who is inside holds on to it."""
 
-    quota: Quota
-    requests: _Allowance | None
-    rows: _Allowance | None
+    key: str
+    quota: Quota = Quota()
+    requests: _Allowance | None = None
+    rows: _Allowance | None = None
     inside: int = 0
     elsewhere: int = 0
     """Inside in the other workers, as last heard."""
     told: tuple[int, int] = (0, 0)
     """The last window told of, and what."""
 
-    @classmethod
-    def of(cls, key: str, quota: Quota, before: _Use | None) -> _Use:
-        """The use of a key under this quota; what is inside stays inside when the quota changes."""
-        per_second = (("requests", quota.requests_per_second), ("rows", quota.rows_per_second))
-        requests, rows = (_Allowance(f"{key}:{name}", limit) if limit else None for name, limit in per_second)
-        return cls(quota, requests, rows, *((before.inside, before.elsewhere, before.told) if before else ()))
+    def limit_to(self, quota: Quota) -> None:
+        """Have this quota from now on. Keys are read again each second: an equal one keeps what was taken."""
+        if quota != self.quota:
+            per_second = (("requests", quota.requests_per_second), ("rows", quota.rows_per_second))
+            self.requests, self.rows = (_Allowance(f"{self.key}:{name}", n) if n else None for name, n in per_second)
+        self.quota = quota
 
 
 class _Allowance:
@@ -185,17 +187,27 @@ class _Ledger:
         self._memory = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._storage: RedisStorage | None = None
         self._pool: ConnectionPool | None = None
+        self._failures: tuple[type[Exception], ...] = (OSError,)  # a TimeoutError is one
         if settings.quota_store == "redis":
-            self._pool = ConnectionPool.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0))
-            self._storage = RedisStorage(
-                f"async+{settings.redis_url}",
-                implementation="redispy",
-                key_prefix=f"{settings.redis_prefix}:quota",
-                connection_pool=self._pool,  # type: ignore[arg-type]  # its options are typed as plain values only
-            )
+            self._open_redis(settings)
         self.is_shared = self._storage is not None
         self._rests_until = 0.0
         self._told = False
+
+    def _open_redis(self, settings: Settings) -> None:
+        from redis.asyncio import ConnectionPool  # 8 MB and 0.2 s that a worker without Redis does not need
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+        from redis.exceptions import RedisError
+
+        self._failures = (OSError, RedisError)
+        self._pool = ConnectionPool.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0))
+        self._storage = RedisStorage(
+            f"async+{settings.redis_url}",
+            implementation="redispy",
+            key_prefix=f"{settings.redis_prefix}:quota",
+            connection_pool=self._pool,  # type: ignore[arg-type]  # its options are typed as plain values only
+        )
 
     async def hit(self, item: RateLimitItemPerSecond, name: str, amount: int) -> bool:
         """Count so many, all or none."""
@@ -219,7 +231,7 @@ class _Ledger:
         try:
             async with asyncio.timeout(REDIS_SECONDS):
                 answer = await question
-        except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+        except self._failures as error:
             self._rests_until = time.monotonic() + REDIS_REST
             if not self._told:
                 _logger.warning("Redis does not count the quotas; each worker counts alone: %s", first_line(error))

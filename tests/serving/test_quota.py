@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -155,6 +156,33 @@ def test_a_changed_quota_holds_at_once_and_knows_who_is_inside(settings: Setting
     run(settings, body)
 
 
+def test_a_quota_read_anew_is_no_new_allowance(counted: Settings) -> None:
+    async def body(quotas: Quotas) -> None:
+        key, statuses = secrets.token_hex(4), []
+        for _ in range(100):
+            statuses += await tried(quotas, Caller(key, "shop", frozenset(), Quota(requests_per_second=5)))
+        assert statuses.count(200) < 40
+
+    run(counted, body)
+
+
+def test_who_gives_up_waiting_is_not_inside_though_the_quota_changed(settings: Settings) -> None:
+    async def body(_: Quotas) -> None:
+        async with silent_redis(settings) as without:
+            quotas = Quotas(without, Metrics())
+            before = caller(requests_per_second=1)
+            after = Caller(before.id, "shop", before.scopes, Quota(concurrency=1))
+            waiting = asyncio.create_task(quotas.enter(before, 1))
+            await asyncio.sleep(0)
+            assert await tried(quotas, after) == [429]
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert await tried(quotas, after) == [200]
+            await quotas.close()
+
+    run(settings, body)
+
+
 def test_many_at_once_share_one_allowance(counted: Settings) -> None:
     async def body(quotas: Quotas) -> None:
         who = caller(requests_per_second=50)
@@ -226,19 +254,26 @@ def test_without_redis_a_worker_counts_alone_and_says_so_once(
     assert "hunter2" not in caplog.text
 
 
-def test_a_redis_that_never_answers_costs_half_a_second_once(settings: Settings) -> None:
+def test_a_redis_that_never_answers_is_left_alone_after_the_first_wait(settings: Settings) -> None:
+    async def body(_: Quotas) -> None:
+        async with silent_redis(settings) as without, asyncio.timeout(20):
+            quotas = Quotas(without, Metrics())
+            many = [tried(quotas, caller(requests_per_second=5)) for _ in range(50)]
+            assert await asyncio.gather(*many) == [[200]] * 50
+            await quotas.close()
+
+    run(settings, body)
+
+
+@asynccontextmanager
+async def silent_redis(settings: Settings) -> AsyncIterator[Settings]:
+    """Settings that name a Redis which takes connections and never answers."""
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
-    async def body(_: Quotas) -> None:
-        server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-        quotas = Quotas(settings.model_copy(update={"quota_store": "redis", "redis_url": url}), Metrics())
-        many = [tried(quotas, caller(requests_per_second=5)) for _ in range(50)]
-        async with asyncio.timeout(20):
-            assert await asyncio.gather(*many) == [[200]] * 50
-        await quotas.close()
-        server.close()
-
-    run(settings, body)
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    yield settings.model_copy(update={"quota_store": "redis", "redis_url": url})
+    server.close()
