@@ -109,24 +109,30 @@ class Guard:
             request_id = b"%016x" % getrandbits(64)  # a name, no secret: it need not be unguessable
         scope["request_id"] = request_id.decode()
         reply = _Reply(send, request_id, self._closing if self.state.draining else self._headers)
-        path, method = scope["path"], scope["method"]
-        needed = self._needed.get((method, path)) or needed_scope(method, path)
-        direct = self.direct.get(path)
+        direct = self.direct.get(scope["path"])
         try:
-            refused = self._admit(scope, headers, needed)
-            if refused is not None:
-                await self._refuse(refused, scope, receive, reply, headers)
-            elif direct is not None:
-                await direct(scope, receive, reply)
-            else:
-                await self._route(scope, receive, reply)
+            await self._answer(direct, scope, receive, reply, headers)
         except Exception as error:  # the last resort: whatever it was, the client gets the one shape
             if reply.status:
                 raise
             await _send_error(internal_error(error, scope["request_id"]), scope, reply)
-        self._count(path if direct else getattr(scope.get("route"), "path", "other"), reply.status)
-        if needed == "admin" and method not in _SAFE:
-            self._note(scope, reply.status)
+        finally:
+            self._count(scope["path"] if direct else getattr(scope.get("route"), "path", "other"), reply.status)
+            if scope["needs"] == "admin" and scope["method"] not in _SAFE:
+                self._note(scope, reply.status)
+
+    async def _answer(
+        self, direct: ASGIApp | None, scope: Scope, receive: Receive, reply: _Reply, headers: Headers
+    ) -> None:
+        try:
+            self._admit(scope, headers)
+        except RequestError as error:
+            await self._refuse(error, scope, receive, reply, headers)
+            return
+        if direct is not None:
+            await direct(scope, receive, reply)
+        else:
+            await self._route(scope, receive, reply)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -150,43 +156,44 @@ class Guard:
         finally:
             quotas.leave(caller)
 
-    def _admit(self, scope: Scope, headers: Headers, needed: str) -> RequestError | None:
-        """Why this request goes no further, or None: then the scope's `caller` is whose it is."""
-        scope["caller"] = None
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        """Put whose request this is (`caller`) and the scope that it `needs` into `scope`.
+
+        Raises `RequestError` when it goes no further.
+        """
+        scope["caller"], scope["needs"] = None, "admin"
         if (
             headers.get(b"host") not in self._hosts
             or len(headers) < len(scope["headers"])
             or len(headers) > MAX_HEADERS
         ):
-            refused = self._misaddressed(scope["headers"], headers)
-            if refused is not None:
-                return refused
+            self._check_address(scope["headers"], headers)
         key = headers.get(b"x-api-key") or key_of(headers)
         caller = self._door.keys.caller(key, self._door.clock) if key is not None else None
         if caller is not None and not (caller.guessable and self._locked(scope)):
+            needed = self._needed.get((scope["method"], scope["path"])) or needed_scope(scope["method"], scope["path"])
             if needed in caller.scopes or is_open(scope):
-                scope["caller"] = caller
-                return None
+                scope["caller"], scope["needs"] = caller, needed
+                return
             todo = f"Send one that has the scope {needed}."
-            return self._turn_away("scope", 403, "This key may not do this.", field="X-API-Key", todo=todo)
+            raise self._turn_away("scope", 403, "This key may not do this.", field="X-API-Key", todo=todo)
         if is_open(scope):
-            return None
+            return
         if is_web(scope["path"]):
             scope["caller"] = self._door.keys.accepts(session_of(headers), self._door.clock())
             if scope["caller"] is not None:
-                return None
-        return self._keyless() if key is None else self._failed(scope, key)
+                return
+        raise self._keyless() if key is None else self._failed(scope, key)
 
-    def _misaddressed(self, given: list[tuple[bytes, bytes]], headers: Headers) -> RequestError | None:
+    def _check_address(self, given: list[tuple[bytes, bytes]], headers: Headers) -> None:
         try:
             check_headers(given)
             check_host(headers.get(b"host"), self._door.hosts)
         except RequestError as error:
             self._door.metrics.refused.labels("host" if error.field == "Host" else "headers").inc()
-            return error
+            raise
         if len(self._hosts) < _MAX_HOSTS:
             self._hosts.add(headers.get(b"host"))
-        return None
 
     def _keyless(self) -> RequestError:
         todo = "Send the key that `millrace serve` prints, or one of `millrace keys create`, as X-API-Key."

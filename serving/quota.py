@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits import RateLimitItemPerSecond
@@ -115,7 +115,7 @@ class _Use:
     """What one key uses; one object for as long as the process lives, since who is inside holds on to it."""
 
     key: str
-    quota: Quota = Quota()
+    quota: Quota = field(default_factory=Quota)
     requests: _Allowance | None = None
     rows: _Allowance | None = None
     inside: int = 0
