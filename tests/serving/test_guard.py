@@ -184,6 +184,15 @@ def test_a_key_that_has_ended_is_401(stranger: httpx.Client, issued: dict[str, s
     assert stranger.get("/v1/models", headers={"X-API-Key": issued[name]}).status_code == 401
 
 
+def test_a_key_made_and_revoked_while_the_server_runs_needs_no_restart(stranger: httpx.Client, db: Database) -> None:
+    key = create_key(db, "late-comer", by=By("ada", NOW)).key
+    while stranger.get("/v1/models", headers={"X-API-Key": key}).status_code != 200:
+        time.sleep(0.05)
+    revoke_key(db, "late-comer", by=By("ada", NOW))
+    while stranger.get("/v1/models", headers={"X-API-Key": key}).status_code == 200:
+        time.sleep(0.05)
+
+
 def test_a_key_comes_as_a_header_a_bearer_token_or_a_password(stranger: httpx.Client, issued: dict[str, str]) -> None:
     key = issued["predict"]
     assert stranger.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
