@@ -12,6 +12,7 @@
     ├── MlflowError              MLflow does not answer, or not as it should
     ├── NoChampionError          no model serves this use case yet
     ├── GateError                a model that failed its budget was to be promoted
+    ├── ApiKeyError              an API key cannot be made, or there is none of this name
     ├── BusyError                another process holds what this one needs
     └── RequestError             a prediction request is wrong (carries an HTTP status and the field)
 
@@ -77,15 +78,24 @@ class GateError(MillraceError):
     exit_code = 8
 
 
+class ApiKeyError(MillraceError):
+    exit_code = 2
+
+
 class BusyError(MillraceError):
     exit_code = 9
 
 
 class RequestError(MillraceError):
-    """A request that cannot be answered as asked; `field` names the offending input, never its value."""
+    """A request that cannot be answered as asked; `field` names the offending input, never its value.
 
-    def __init__(self, status: int, what: str, *, field: str = "", looked: str = "", todo: str = "") -> None:
-        self.status, self.field = status, field
+    `retry_after` is after how many seconds the same request may be answered, 0 where that is no question of time.
+    """
+
+    def __init__(
+        self, status: int, what: str, *, field: str = "", looked: str = "", todo: str = "", retry_after: int = 0
+    ) -> None:
+        self.status, self.field, self.retry_after = status, field, retry_after
         super().__init__(what, looked=looked, todo=todo)
 
 

@@ -68,14 +68,28 @@ class Settings(BaseSettings):
     online_store: Literal["sqlite", "redis"] = Field(
         "sqlite", description="Where fresh feature values are served from."
     )
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the online store.")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the online store and the quotas.")
     redis_prefix: str = Field(
         "millrace", description="Prefix of every Redis key, so that several platforms share one Redis."
     )
     host: str = Field("127.0.0.1", description="Address that the HTTP server listens on.")
     port: int = Field(8100, ge=0, le=65535, description="Port that the HTTP server listens on; 0 takes a free one.")
     api_key: SecretStr | None = Field(
-        None, description="Key that clients send as `X-API-Key`; empty makes one in the home folder."
+        None,
+        description="The server's own key, with every scope, sent as `X-API-Key`; empty makes one in the home folder. "
+        "`millrace keys` issues more.",
+    )
+    quota_requests_per_second: int = Field(
+        0, ge=0, description="Requests a second of each key that has no quota of its own; 0 is none."
+    )
+    quota_rows_per_second: int = Field(
+        0, ge=0, description="Rows a second of each key that has no quota of its own; 0 is none."
+    )
+    quota_concurrency: int = Field(
+        0, ge=0, description="Requests at once of each key that has no quota of its own; 0 is none."
+    )
+    quota_store: Literal["memory", "redis"] = Field(
+        "memory", description="Where quotas are counted: in each worker, or for all of them in Redis."
     )
     trusted_hosts: list[str] = Field(
         default_factory=list,
@@ -160,7 +174,13 @@ def _unusable(field: str, why: str) -> SettingsError:
 def embedded_in(home: Path) -> Settings:
     """The embedded platform in this folder, whatever stores the environment names: a replay never touches those."""
     return read_settings(
-        home=home, database_url="", lake_url="", mlflow_tracking_uri="", bundle_dir=None, online_store="sqlite"
+        home=home,
+        database_url="",
+        lake_url="",
+        mlflow_tracking_uri="",
+        bundle_dir=None,
+        online_store="sqlite",
+        quota_store="memory",
     )
 
 

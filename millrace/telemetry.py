@@ -21,6 +21,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = self._counter("millrace_requests", "Answered requests.", "route", "status")
+        self.refused = self._counter("millrace_refused", "Requests that the guard turned away.", "reason")
+        self.over_quota = self._counter("millrace_over_quota", "Requests beyond their key's quota.", "quota")
         self.request_seconds = self._histogram(
             "millrace_request_seconds", "From a prediction request's arrival to its answer.", _SECONDS, "use_case"
         )

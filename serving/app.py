@@ -19,11 +19,14 @@ from millrace.prediction_log import PredictionLog, log_folder
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
+from serving.access import trusted
+from serving.audit import Audit
 from serving.description import describe
 from serving.errors import install_handlers
-from serving.guard import Door, Guard, ServerState, trusted
-from serving.keys import KeyRing, api_key
+from serving.guard import Door, Guard, ServerState
+from serving.keys import open_ring, watch_keys
 from serving.labels import labels_router
+from serving.lockout import Lockout
 from serving.online.ages import Ages
 from serving.online.champion import Holder
 from serving.online.described import predict_paths
@@ -32,6 +35,7 @@ from serving.online.predict import Predict
 from serving.protocols.described import protocol_paths
 from serving.protocols.routes import protocol_predicts, protocol_router
 from serving.push import Pushes, push_router
+from serving.quota import Quotas
 from serving.request_log import RequestLog
 from serving.routes import api_router
 from serving.web.page import Pages, SignIn, web_router
@@ -61,7 +65,7 @@ def create_app(
     if not use_cases:
         raise UseCaseError("A server needs at least one use case.")
     db, metrics, state, pages = Database.open(settings), Metrics(), ServerState(), Pages()
-    keys = KeyRing(api_key(settings))
+    keys, lockout, audit, quotas = open_ring(settings, db), Lockout(), Audit(db), Quotas(settings, metrics)
 
     def hold(use_case: UseCase) -> Holder:
         log = PredictionLog(log_folder(settings, use_case.name))
@@ -71,10 +75,13 @@ def create_app(
     pushes = {use_case.name: Pushes(use_case, settings, metrics=metrics, clock=clock) for use_case in use_cases}
     door = Door(
         keys=keys,
+        lockout=lockout,
+        quotas=quotas,
+        audit=audit,
         hosts=trusted([settings.host, *settings.trusted_hosts]),
-        direct={f"/v1/{name}/predict": Predict(holder, settings, metrics) for name, holder in holders.items()}
-        | protocol_predicts(holders, settings, metrics),
-        sign_in=SignIn(pages, keys, clock),
+        direct={f"/v1/{name}/predict": Predict(holder, settings, metrics, quotas) for name, holder in holders.items()}
+        | protocol_predicts(holders, settings, metrics, quotas),
+        sign_in=SignIn(pages, keys, lockout, clock),
         content_security_policy=pages.content_security_policy,
         clock=clock,
         metrics=metrics,
@@ -82,11 +89,11 @@ def create_app(
         state=state,
     )
     ages = Ages(use_cases, settings, metrics=metrics, clock=clock)
-    app = _fastapi(_lifespan(db, holders, pushes, ages))
+    app = _fastapi(_lifespan(door, db, holders, pushes, ages))
     app.include_router(api_router(db, holders, metrics, state))
     app.include_router(push_router(pushes, settings))
     app.include_router(labels_router(use_cases, settings, metrics=metrics, clock=clock))
-    app.include_router(protocol_router(holders, settings, metrics, state))
+    app.include_router(protocol_router(holders, settings, metrics, quotas, state))
     app.include_router(web_router(pages, db, holders, clock))
     describe(app, lambda: predict_paths(holders, max_rows=settings.request_rows))
     describe(app, lambda: protocol_paths(holders))
@@ -107,15 +114,19 @@ def _fastapi(lifespan: Lifespan) -> FastAPI:
     return app
 
 
-def _lifespan(db: Database, holders: Mapping[str, Holder], pushes: Mapping[str, Pushes], ages: Ages) -> Lifespan:
-    """Open the champions before the first request, watch them, and at the end finish the log's segments."""
+def _lifespan(
+    door: Door, db: Database, holders: Mapping[str, Holder], pushes: Mapping[str, Pushes], ages: Ages
+) -> Lifespan:
+    """Open the champions before the first request, watch them and the keys, and at the end finish the log's segments
+    and the audit."""
 
     @asynccontextmanager
     async def run(_app: FastAPI) -> AsyncIterator[None]:
         for holder in holders.values():
             await asyncio.to_thread(holder.refresh)
         tasks = [asyncio.create_task(work) for holder in holders.values() for work in (holder.watch(), _rotate(holder))]
-        tasks.append(asyncio.create_task(ages.watch()))
+        tasks += [asyncio.create_task(ages.watch()), asyncio.create_task(watch_keys(door.keys, db))]
+        tasks.append(asyncio.create_task(door.quotas.share()))
         try:
             yield
         finally:
@@ -126,6 +137,8 @@ def _lifespan(db: Database, holders: Mapping[str, Holder], pushes: Mapping[str, 
                 taking.close()
             for holder in holders.values():
                 holder.close()
+            await door.quotas.close()
+            door.audit.close()
             db.close()
 
     return run

@@ -13,10 +13,12 @@ import time
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from serving.errors import error_body, told_error
-from serving.guard import Guard
+from serving.connection import HEAD_BYTES, Connection
+from serving.errors import told_error
+from serving.guard import Guard, refusal
 from serving.online.predict import Predict, RawHeaders
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -64,16 +66,13 @@ class Exchange:
     def start(self) -> None:
         """The body is whole: let the guard see the request and pass it on."""
         guard, scope = self._protocol.guard, self.scope
+        guard.name(scope)
         try:
-            refused = guard.admit(scope)
-            if refused is None:
-                self._predict.start(scope, self.body, self)
-                return
-            status, body = error_body(refused, scope["request_id"], scope["path"])
-        except Exception as error:  # the last resort: the client gets the one shape, and the connection goes on
+            guard.admit(scope)
+            self._predict.start(scope, self.body, self)
+        except Exception as error:  # the guard's refusal, or the last resort: the connection goes on
             scope["error"] = error
-            status, body = error_body(told_error(error), scope.setdefault("request_id", ""), scope["path"])
-        self.reply(status, body, ())
+            self.reply(*refusal(told_error(error), scope))
 
     def reply(self, status: int, body: bytes, headers: RawHeaders) -> None:
         """Write the whole answer at once."""
@@ -103,7 +102,7 @@ class Exchange:
         protocol.on_response_complete()
 
 
-class DirectProtocol(HttpToolsProtocol):
+class DirectProtocol(Connection):
     """uvicorn's protocol with a short way for predictions."""
 
     guard: Guard
@@ -111,21 +110,24 @@ class DirectProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.guard = cast(Guard, self.app)
+        app: Any = self.app
+        self.guard = cast(Guard, app.app if isinstance(app, ProxyHeadersMiddleware) else app)
         self.fixed_headers = self.guard.header_bytes
         self._idle_since = 0.0
         self._short: Exchange | None = None
 
     def on_message_begin(self) -> None:
         """A scope is made only for a request that goes uvicorn's way."""
+        self._in_head = True
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
         """Take the short way or uvicorn's."""
-        self._short = self._exchange()
+        self._short = self._exchange() if self._head <= HEAD_BYTES else None
         if self._short is not None:
+            self._in_head = False
             self.cycle = cast(RequestResponseCycle, self._short)
             return
         url, headers, expected = self.url, self.headers, self.expect_100_continue

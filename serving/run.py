@@ -54,7 +54,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: Guard, *, started: Callable[[], None] = lambda: None) -> None:
         config = uvicorn.Config(
             app, loop="uvloop", http=DirectProtocol, ws="none", lifespan="on", access_log=False, log_config=None,
-            server_header=False, date_header=False, proxy_headers=False, timeout_keep_alive=75,
+            server_header=False, date_header=False, timeout_keep_alive=75,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )  # fmt: skip
         super().__init__(config)

@@ -13,7 +13,7 @@ import warnings
 import typer
 
 from millrace import console
-from millrace.cli import commands, features, lake, push, quarantine, sources, trace, training
+from millrace.cli import commands, features, keys, lake, push, quarantine, sources, trace, training
 from millrace.errors import MillraceError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.add_typer(push.app)
 app.add_typer(lake.app, name="lake")
 app.add_typer(features.app, name="features")
 app.add_typer(trace.app, name="trace")
+app.add_typer(keys.app, name="keys")
 
 
 @app.callback()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -20,6 +21,19 @@ def instant(text: str) -> datetime:
             f"{text!r} is not a date or time; write 2013-04-01 or 2013-04-01T06:00:00Z."
         ) from error
     return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_LONGEST = timedelta(days=36_500)
+
+
+def span(text: str) -> timedelta:
+    """A length of time such as 90d, 24h, 30m or 0s; at most a hundred years."""
+    found = re.fullmatch(r"([0-9]{1,10})([smhdw])", text)
+    seconds = int(found[1]) * _UNITS[found[2]] if found else None
+    if seconds is None or seconds > _LONGEST.total_seconds():
+        raise typer.BadParameter(f"{text!r} is not a length of time; write 90d, 24h, 30m or 0s.")
+    return timedelta(seconds=seconds)
 
 
 AsOf = Annotated[

@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Engine, func, select, update
+from sqlalchemy.exc import IntegrityError
 
 from millrace.db.leases import lease
-from millrace.db.models import DecisionRow, ModelRow, RunRow, WindowRow
+from millrace.db.models import AuditRow, DecisionRow, KeyRow, ModelRow, RunRow, WindowRow
 from millrace.db.session import open_engine, reading, writing
 from millrace.errors import MillraceError
 from millrace.settings import Settings
 
-__all__ = ["Database", "DecisionRow", "ModelRow", "RunRow", "WindowRow"]
+__all__ = ["AuditRow", "Database", "DecisionRow", "KeyRow", "ModelRow", "RunRow", "WindowRow"]
 
 
 class Database:
@@ -161,3 +162,37 @@ class Database:
         with reading(self._engine) as session:
             newest = session.scalar(select(func.max(ModelRow.version)).where(ModelRow.use_case == use_case))
             return (newest or 0) + 1
+
+    # who may ask, and who changed what
+
+    def api_keys(self) -> Sequence[KeyRow]:
+        """Every issued API key by name, the revoked ones too."""
+        with reading(self._engine) as session:
+            return session.scalars(select(KeyRow).order_by(KeyRow.name)).all()
+
+    def add_key(self, row: KeyRow, audit: AuditRow) -> bool:
+        """Record a new key together with who made it; False, and nothing is written, when its name is taken."""
+        try:
+            with writing(self._engine) as session:
+                session.add_all([row, audit])
+        except IntegrityError:
+            return False
+        return True
+
+    def change_key(self, name: str, change: Callable[[KeyRow], AuditRow]) -> KeyRow | None:
+        """Let `change` alter the key of this name and record what it returns, or None when there is no such key."""
+        with writing(self._engine) as session:
+            row = session.scalar(select(KeyRow).where(KeyRow.name == name).with_for_update())
+            if row is not None:
+                session.add(change(row))
+            return row
+
+    def add_audit(self, rows: Sequence[AuditRow]) -> None:
+        """Record calls that changed something."""
+        with writing(self._engine) as session:
+            session.add_all(rows)
+
+    def audit(self, limit: int) -> Sequence[AuditRow]:
+        """The latest calls and commands, the newest first."""
+        with reading(self._engine) as session:
+            return session.scalars(select(AuditRow).order_by(AuditRow.at.desc(), AuditRow.id.desc()).limit(limit)).all()

@@ -136,3 +136,47 @@ class LeaseRow(Base):
     host: Mapped[str]
     pid: Mapped[int]
     expires_at: Mapped[datetime]
+
+
+class KeyRow(Base):
+    """An issued API key: digests (sha256, hex) of its secrets, never a secret.
+
+    After a rotation the secret before it holds until `old_until`. A quota that is None is the settings' default.
+    """
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index("api_keys_by_name", "name", unique=True),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    digest: Mapped[str]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None] = mapped_column(default=None)
+    revoked_at: Mapped[datetime | None] = mapped_column(default=None)
+    old_digest: Mapped[str | None] = mapped_column(default=None)
+    old_until: Mapped[datetime | None] = mapped_column(default=None)
+    requests_per_second: Mapped[int | None] = mapped_column(default=None)
+    rows_per_second: Mapped[int | None] = mapped_column(default=None)
+    concurrency: Mapped[int | None] = mapped_column(default=None)
+
+
+class AuditRow(Base):
+    """A call or a command that changed the platform, and with which key.
+
+    Of a call `remote` is the client's address and `status` the answer's; of a command `remote` is the operating
+    system's user and `status` is None.
+    """
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_by_time", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    at: Mapped[datetime]
+    key_id: Mapped[str]
+    key_name: Mapped[str]
+    method: Mapped[str]
+    route: Mapped[str]
+    remote: Mapped[str]
+    status: Mapped[int | None] = mapped_column(default=None)
+    request_id: Mapped[str] = mapped_column(default="")

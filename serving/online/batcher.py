@@ -49,8 +49,8 @@ class Overload(RequestError):  # noqa: N818  # it is a state of the server, not 
     """
 
     def __init__(self, reason: str, what: str, *, status: int = 503, retry_after: int = 1, looked: str = "") -> None:
-        self.reason, self.retry_after = reason, retry_after
-        super().__init__(status, what, looked=looked, todo="Send it again after the seconds in Retry-After.")
+        self.reason, todo = reason, "Send it again after the seconds in Retry-After."
+        super().__init__(status, what, looked=looked, todo=todo, retry_after=retry_after)
 
 
 def too_many() -> Overload:

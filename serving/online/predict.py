@@ -20,11 +20,13 @@ from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from serving.answer import check_type, read_body, send_json
 from serving.errors import error_body, told_error
+from serving.keys import Caller
 from serving.online.answers import Answer
 from serving.online.batcher import Overload, too_many
 from serving.online.champion import Holder, Serving
 from serving.online.request import PredictRequest
 from serving.online.scorer import unrecorded
+from serving.quota import Quotas
 
 Headers = Mapping[bytes, bytes]
 """A request's headers, names in lower case."""
@@ -79,12 +81,15 @@ class Predict:
     reads the body first.
     """
 
-    def __init__(self, holder: Holder, settings: Settings, metrics: Metrics, dialect: Dialect | None = None) -> None:
+    def __init__(
+        self, holder: Holder, settings: Settings, metrics: Metrics, quotas: Quotas, dialect: Dialect | None = None
+    ) -> None:
         self.limit = settings.request_mb * 1_000_000
         """Most bytes of a body."""
         self.dialect = dialect or Native()
         self.seconds = metrics.request_seconds.labels(holder.use_case.name)
-        self._holder, self._shed = holder, metrics.shed
+        self._holder, self._shed, self.quotas = holder, metrics.shed, quotas
+        self._asking: set[asyncio.Task[None]] = set()  # of callers that wait for a share of their quota
         self._refuses_unlogged = settings.log_full == "refuse"
 
     def start(self, scope: Scope, body: bytes, client: Client) -> None:
@@ -97,8 +102,13 @@ class Predict:
             if served.batcher.full:
                 raise too_many()
             request = pending.job = self.dialect.parse(body, scope["header_map"], served)
-            pending.rows, pending.submitted = request.count, time.perf_counter()
-            served.batcher.submit(pending)
+            pending.rows = request.count
+            if pending.enter_now():
+                pending.submit()
+            else:
+                asking = asyncio.get_running_loop().create_task(pending.enter())
+                self._asking.add(asking)
+                asking.add_done_callback(self._asking.discard)
         except Exception as error:  # whatever it is, it is this request's alone
             pending.finish(error)
 
@@ -119,11 +129,11 @@ class Predict:
         connection whose body was not read."""
         scope["error"] = error
         status, body = error_body(told_error(error), scope["request_id"], scope["path"])
-        advice = [_ADVICE[status]] if status in _ADVICE else []
         if isinstance(error, Overload):
             self._shed.labels(self._holder.use_case.name, error.reason).inc()
-            advice = [(b"retry-after", b"%d" % error.retry_after)]
-        return status, body, advice
+        if isinstance(error, RequestError) and error.retry_after:
+            return status, body, [(b"retry-after", b"%d" % error.retry_after)]
+        return status, body, [_ADVICE[status]] if status in _ADVICE else []
 
 
 class _Future:
@@ -144,19 +154,43 @@ class _Future:
 class _Pending:
     """A request that waits for its batch: what the batcher needs of it, and how it is answered."""
 
-    __slots__ = ("_client", "_predict", "_scope", "_started", "expires", "job", "rows", "served", "submitted")
+    __slots__ = (
+        "_caller", "_client", "_inside", "_predict", "_scope", "_started", "_submitted", "expires", "job", "rows",
+        "served",
+    )  # fmt: skip
 
     job: PredictRequest
     served: Serving
 
     def __init__(self, predict: Predict, scope: Scope, client: Client) -> None:
         self._predict, self._scope, self._client = predict, scope, client
-        self._started = self.submitted = time.perf_counter()
+        self._caller: Caller = scope["caller"]
+        self._started = self._submitted = time.perf_counter()
+        self._inside = False
         self.rows, self.expires = 0, 0.0
 
     @property
     def gone(self) -> bool:
         return self._client.gone
+
+    def enter_now(self) -> bool:
+        """Whether the caller's quota lets it in at once; raises `RequestError` when it refuses."""
+        self._inside = self._predict.quotas.enter_now(self._caller, self.rows)
+        return self._inside
+
+    async def enter(self) -> None:
+        """Wait for a share of the caller's quota, which another process may count; then queue."""
+        try:
+            await self._predict.quotas.enter(self._caller, self.rows)
+            self._inside = True
+            self.submit()
+        except Exception as error:  # its refusal, or whatever the counting raises
+            self.finish(error)
+
+    def submit(self) -> None:
+        """Queue for the model; raises `Overload`."""
+        self._submitted = time.perf_counter()
+        self.served.batcher.submit(self)
 
     def finish(self, answer: Answer | Exception) -> None:
         predict, scope = self._predict, self._scope
@@ -168,6 +202,8 @@ class _Pending:
             status = 200
         except Exception as error:  # the last resort: whatever it was, the client gets the one shape
             status, body, headers = predict.refusal(error, scope)
+        if self._inside:
+            predict.quotas.leave(self._caller)
         ended = time.perf_counter()
         predict.seconds.observe(ended - scope["arrived"])
         headers = self._traced(headers, ended)
@@ -179,7 +215,7 @@ class _Pending:
         if batch is None:
             return headers
         scope = self._scope
-        scope["stages"] = tell = partial(batch.of_request, scope["arrived"], self._started, self.submitted, ended)
+        scope["stages"] = tell = partial(batch.of_request, scope["arrived"], self._started, self._submitted, ended)
         if _TRACE not in scope["header_map"]:
             return headers
         timing = ", ".join(f"{name};dur={ms:.3f}" for name, ms in tell().items())

@@ -28,6 +28,7 @@ from serving.online.predict import Predict
 from serving.protocols.metadata import model_metadata, server_metadata
 from serving.protocols.mlflow_scoring import MlflowScoring
 from serving.protocols.open_inference import OpenInference, check_version
+from serving.quota import Quotas
 
 VERSIONED = "/v2/models/{name}/versions/{version}/infer"
 _REFUSALS = error_responses(400, 401, 404, 405, 422, as_text=True)
@@ -35,28 +36,30 @@ _ERRORS = _REFUSALS | error_responses(503, as_text=True)
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not at the moment."}}
 
 
-def protocol_predicts(holders: Mapping[str, Holder], settings: Settings, metrics: Metrics) -> dict[str, Predict]:
+def protocol_predicts(
+    holders: Mapping[str, Holder], settings: Settings, metrics: Metrics, quotas: Quotas
+) -> dict[str, Predict]:
     """The callables that answer ahead of the router, by path. `/invocations` has no use case in its path: it is there
     when one alone is served."""
     rows = settings.request_rows
     found: dict[str, Predict] = {}
     for name, holder in holders.items():
-        found[f"/v2/models/{name}/infer"] = Predict(holder, settings, metrics, OpenInference(max_rows=rows))
-        found[f"/v1/{name}/invocations"] = Predict(holder, settings, metrics, MlflowScoring(max_rows=rows))
+        found[f"/v2/models/{name}/infer"] = Predict(holder, settings, metrics, quotas, OpenInference(max_rows=rows))
+        found[f"/v1/{name}/invocations"] = Predict(holder, settings, metrics, quotas, MlflowScoring(max_rows=rows))
     if len(holders) == 1:
         found["/invocations"] = found[f"/v1/{next(iter(holders))}/invocations"]
     return found
 
 
 def protocol_router(
-    holders: Mapping[str, Holder], settings: Settings, metrics: Metrics, state: ServerState
+    holders: Mapping[str, Holder], settings: Settings, metrics: Metrics, quotas: Quotas, state: ServerState
 ) -> APIRouter:
     """The ordinary routes, and inference with a version in its path."""
     router = APIRouter()
     _add_health(router, holders, state)
     _add_models(router, holders, state)
     _add_mlflow(router, holders, state)
-    router.routes.append(Route(VERSIONED, VersionedInfer(holders, settings, metrics), include_in_schema=False))
+    router.routes.append(Route(VERSIONED, VersionedInfer(holders, settings, metrics, quotas), include_in_schema=False))
     return router
 
 
@@ -68,8 +71,8 @@ class VersionedInfer:
 
     path = VERSIONED  # under which the guard counts it
 
-    def __init__(self, holders: Mapping[str, Holder], settings: Settings, metrics: Metrics) -> None:
-        self._holders, self._settings, self._metrics = holders, settings, metrics
+    def __init__(self, holders: Mapping[str, Holder], settings: Settings, metrics: Metrics, quotas: Quotas) -> None:
+        self._holders, self._settings, self._metrics, self._quotas = holders, settings, metrics, quotas
         self._predicts: dict[tuple[str, str], Predict] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +87,7 @@ class VersionedInfer:
         key = name, str(served.version)
         if key not in self._predicts:
             dialect = OpenInference(max_rows=self._settings.request_rows, version=version)
-            self._predicts[key] = Predict(self._holders[name], self._settings, self._metrics, dialect)
+            self._predicts[key] = Predict(self._holders[name], self._settings, self._metrics, self._quotas, dialect)
         await self._predicts[key](scope, receive, send)
 
 

@@ -23,9 +23,10 @@ from starlette.types import Receive, Scope, Send
 
 from millrace.db import Database
 from millrace.errors import RequestError
+from serving.access import COOKIE, address_of
 from serving.answer import read_body
-from serving.guard import COOKIE
-from serving.keys import SESSION, KeyRing
+from serving.keys import SESSION, Caller, KeyRing
+from serving.lockout import Lockout
 from serving.online.champion import Holder
 from serving.web.status import gather
 
@@ -63,24 +64,38 @@ class Pages:
 
 
 class SignIn:
-    """The plain ASGI callable that the guard calls for a browser without a session: the form, and its answer."""
+    """The plain ASGI callable that the guard calls for a browser without a session: the form, and its answer.
 
-    def __init__(self, pages: Pages, keys: KeyRing, clock: Callable[[], datetime]) -> None:
-        self._pages, self._keys, self._clock = pages, keys, clock
+    The form takes keys of the admin scope; wrong ones count for the lock-out as they do everywhere.
+    """
+
+    def __init__(self, pages: Pages, keys: KeyRing, lockout: Lockout, clock: Callable[[], datetime]) -> None:
+        self._pages, self._keys, self._lockout, self._clock = pages, keys, lockout, clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         posted = scope["path"] == "/sign-in" and scope["method"] == "POST"
+        caller = await self._caller(scope, receive) if posted else None
         response: Response
-        if posted and self._keys.knows(await _posted_key(receive)):
+        if caller is not None:
+            scope["caller"] = caller
             response = RedirectResponse("/", 303)
             response.set_cookie(
-                COOKIE, self._keys.session(self._clock()), max_age=int(SESSION.total_seconds()), path="/",
+                COOKIE, self._keys.session(caller, self._clock()), max_age=int(SESSION.total_seconds()), path="/",
                 secure=scope.get("scheme") == "https", httponly=True, samesite="strict",
             )  # fmt: skip
         else:
+            wait = self._lockout.fail(address_of(scope), self._clock()) if posted else 0
             page = self._pages.render("sign_in.html", style=self._pages.style, wrong=posted)
-            response = HTMLResponse(page, 401)
+            response = HTMLResponse(page, 429 if wait else 401, {"Retry-After": str(wait)} if wait else None)
         await response(scope, receive, send)
+
+    async def _caller(self, scope: Scope, receive: Receive) -> Caller | None:
+        """Whose key was posted, if it opens these pages."""
+        caller = self._keys.caller(await _posted_key(receive), self._clock)
+        if caller is None or "admin" not in caller.scopes:
+            return None
+        locked = caller.guessable and self._lockout.wait(address_of(scope), self._clock())
+        return None if locked else caller
 
 
 def web_router(pages: Pages, db: Database, holders: Mapping[str, Holder], clock: Callable[[], datetime]) -> APIRouter:

@@ -5,7 +5,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from millrace.db import Database, ModelRow, WindowRow
+from millrace.db import AuditRow, Database, KeyRow, ModelRow, WindowRow
 from millrace.errors import BusyError, MillraceError, SettingsError
 from millrace.settings import Settings
 
@@ -144,3 +144,68 @@ def test_the_schema_can_be_taken_down_and_built_again(tmp_path):
 def test_a_database_that_cannot_be_opened_is_one_clear_error(tmp_path, url):
     with pytest.raises(SettingsError, match="MILLRACE_DATABASE_URL"):
         Database.open(Settings(home=tmp_path, database_url=url))
+
+
+def test_a_database_of_the_first_migration_keeps_its_rows_and_takes_keys(tmp_path):
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine
+
+    from millrace.db.session import MIGRATIONS
+
+    config, settings = Config(), Settings(home=tmp_path)
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with create_engine(settings.database).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql("INSERT INTO leases VALUES ('demo', 'x', 'host', 1, '2013-04-01 00:00:00')")
+    database = Database.open(settings)
+    assert database.add_key(key("shop"), audit("create"))
+    with database.lease("demo"):
+        pass
+
+
+def key(name: str) -> KeyRow:
+    return KeyRow(f"id of {name}", name, "digest", ["predict"], T0)
+
+
+def audit(method: str, at: datetime = T0) -> AuditRow:
+    return AuditRow(at, "id", "shop", method, "route", "127.0.0.1", 200, "request")
+
+
+def test_keys_come_back_by_name_with_all_they_have(db):
+    assert all(db.add_key(key(name), audit("create")) for name in ("web", "app"))
+    app, web = db.api_keys()
+    assert (app.name, web.name) == ("app", "web")
+    assert (app.scopes, app.created_at, app.expires_at, app.revoked_at, app.concurrency) == (
+        ["predict"], T0, None, None, None,
+    )  # fmt: skip
+
+
+def test_a_key_whose_name_is_taken_is_not_written_nor_is_its_audit(db):
+    assert db.add_key(key("shop"), audit("create"))
+    other = KeyRow("another id", "shop", "digest", ["predict"], T0)
+    assert not db.add_key(other, audit("create"))
+    assert (len(db.api_keys()), len(db.audit(10))) == (1, 1)
+
+
+def test_a_change_of_a_key_that_fails_changes_nothing(db):
+    db.add_key(key("shop"), audit("create"))
+
+    def change(row: KeyRow) -> AuditRow:
+        row.revoked_at = T0
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        db.change_key("shop", change)
+    assert (db.api_keys()[0].revoked_at, len(db.audit(10))) == (None, 1)
+
+
+def test_changing_a_key_that_is_not_there_is_none(db):
+    assert db.change_key("shop", lambda row: audit("revoke")) is None
+    assert db.audit(10) == []
+
+
+def test_the_audit_is_read_from_its_newest_row(db):
+    db.add_audit([audit("POST", T0 + timedelta(hours=hour)) for hour in (2, 0, 1)])
+    assert [row.at for row in db.audit(2)] == [T0 + timedelta(hours=2), T0 + timedelta(hours=1)]
