@@ -27,7 +27,10 @@ from serving.online.champion import Holder
 from serving.online.model import OpenReader
 from serving.online.predict import Predict
 from serving.push import Pushes, push_router
+from serving.reload import reload_router
 from serving.routes import api_router
+from serving.shipping import keep_shipping
+from serving.siblings import Siblings
 from serving.web.page import Pages, SignIn, web_router
 
 ROTATE_SECONDS = 30.0
@@ -47,15 +50,18 @@ def create_app(
     *,
     clock: Callable[[], datetime] = wall_clock,
     reader_of: OpenReader = open_reader,
+    siblings: Siblings | None = None,
 ) -> Guard:
     """The application that serves these use cases; its `app` is the FastAPI application inside.
+
+    `siblings` are the other workers of the server, if it has any.
 
     It opens the platform's database and the API key. Raises `SettingsError` when either cannot be had.
     """
     if not use_cases:
         raise UseCaseError("A server needs at least one use case.")
     db, metrics, state, pages = Database.open(settings), Metrics(), ServerState(), Pages()
-    keys = KeyRing(api_key(settings))
+    keys, siblings = KeyRing(api_key(settings)), siblings or Siblings()
 
     def hold(use_case: UseCase) -> Holder:
         log = PredictionLog(log_folder(settings, use_case.name))
@@ -74,8 +80,9 @@ def create_app(
         state=state,
     )
     ages = Ages(use_cases, settings, metrics=metrics, clock=clock)
-    app = _fastapi(_lifespan(db, holders, pushes, ages))
-    app.include_router(api_router(db, holders, metrics, state))
+    app = _fastapi(_lifespan(settings, db, holders, pushes, ages, siblings))
+    app.include_router(api_router(db, holders, metrics, state, siblings))
+    app.include_router(reload_router(holders, siblings, settings))
     app.include_router(push_router(pushes, settings))
     app.include_router(web_router(pages, db, holders, clock))
     return Guard(app, door)
@@ -95,17 +102,27 @@ def _fastapi(lifespan: Lifespan) -> FastAPI:
     return app
 
 
-def _lifespan(db: Database, holders: Mapping[str, Holder], pushes: Mapping[str, Pushes], ages: Ages) -> Lifespan:
+def _lifespan(
+    settings: Settings,
+    db: Database,
+    holders: Mapping[str, Holder],
+    pushes: Mapping[str, Pushes],
+    ages: Ages,
+    siblings: Siblings,
+) -> Lifespan:
     """Open the champions before the first request, watch them, and at the end finish the log's segments."""
 
     @asynccontextmanager
     async def run(_app: FastAPI) -> AsyncIterator[None]:
         for holder in holders.values():
-            await asyncio.to_thread(holder.refresh)
-        tasks = [asyncio.create_task(work) for holder in holders.values() for work in (holder.watch(), _rotate(holder))]
-        tasks.append(asyncio.create_task(ages.watch()))
+            await holder.reload()
+        work = [act for holder in holders.values() for act in (holder.watch(), _rotate(holder))]
+        if siblings.alone:  # else the parent process does
+            work.append(keep_shipping(settings, list(holders)))
+        tasks = [asyncio.create_task(each) for each in (*work, ages.watch())]
         try:
-            yield
+            async with siblings.listening():
+                yield
         finally:
             for task in tasks:
                 task.cancel()
