@@ -28,7 +28,8 @@ STEADY_SECONDS = 30.0
 """A worker that has served this long before it died is not in a crash loop."""
 DEATHS = 5
 """A worker that dies so often without having been steady is given up, and the server with it."""
-LONGEST_PAUSE = 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+"""Seconds before a worker is started again after its first death; after each further one four times as long."""
 DRAIN_SECONDS = 30
 """How long a request in flight may take once the server no longer listens."""
 _logger = logging.getLogger(__name__)
@@ -104,10 +105,11 @@ class Supervisor:
         environment: Mapping[str, str],
         patience: float,
         ready: Callable[[], None],
+        pause: float = FIRST_PAUSE,
     ) -> None:
         self._command, self._environment, self._patience = command, dict(environment), patience
         self._slots = [_Slot(number) for number in range(workers)]
-        self._ready, self._was_ready = ready, False
+        self._ready, self._was_ready, self._first_pause = ready, False, pause
         self._ending = asyncio.Event()
         self.ended_by: int | None = None
 
@@ -151,7 +153,7 @@ class Supervisor:
                 return
             slot.deaths = 1 if loop.time() - started > STEADY_SECONDS else slot.deaths + 1
             self._give_up_maybe(slot, code)
-            pause = min(LONGEST_PAUSE, 0.1 * 4 ** (slot.deaths - 1))
+            pause = min(LONGEST_PAUSE, self._first_pause * 4 ** (slot.deaths - 1))
             why = slot.failed or _died(code)
             _logger.error("worker %d ended (%s); it is started again in %.1f s", slot.number, why, pause)
             await self._pause(pause)
