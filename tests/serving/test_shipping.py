@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -11,7 +12,8 @@ from millrace.prediction_log import TABLE, Prediction, PredictionLog, log_folder
 from millrace.settings import Settings
 from serving.shipping import keep_shipping, ship_once
 
-from .process import CASES
+from .conftest import Promote
+from .process import CASES, serving
 
 
 def predict(settings: Settings, name: str) -> None:
@@ -27,6 +29,17 @@ def test_finished_segments_are_in_the_lake_once(settings: Settings) -> None:
         asyncio.run(ship_once(settings, ["late"]))
     assert open_lake(settings, "late").scan(TABLE).collect()["prediction_id"].sort().to_list() == ["a", "b"]
     assert not list(log_folder(settings, "late").iterdir())
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_ships_by_itself(settings: Settings, promote: Promote, workers: str) -> None:
+    promote()
+    predict(settings, "a")
+    lake = open_lake(settings, "late")
+    with serving(settings, "--workers", workers, ship_minutes=0.005):
+        while not lake.exists(TABLE):
+            time.sleep(0.05)
+    assert lake.scan(TABLE).collect()["prediction_id"].to_list() == ["a"]
 
 
 def test_a_failure_is_logged_and_leaves_the_segments(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:

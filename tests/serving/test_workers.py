@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import psutil
@@ -70,6 +71,14 @@ def test_workers_share_a_port_and_any_of_them_answers_for_all(
         assert not any(worker.is_running() for worker in workers)
 
 
+def test_one_server_serves_several_use_cases(settings: Settings, promote: Promote, key: dict[str, str]) -> None:
+    promote()
+    fruit = str(Path(__file__).parent.parent / "pipelines" / "cases" / "fruit")
+    with serving(settings, "--workers", "2", fruit) as server:
+        models = httpx.get(f"{server.url}/v1/models", headers=key, timeout=30).json()["models"]
+        assert [(each["use_case"], each["serving"]) for each in models] == [("late", 1), ("fruit", None)]
+
+
 def test_a_second_server_is_told_that_the_port_is_taken(settings: Settings) -> None:
     with reserve(settings.model_copy(update={"port": 0})) as reserved:
         taken = settings.model_copy(update={"port": reserved.getsockname()[1]})
@@ -101,11 +110,12 @@ def test_workers_end_when_their_parent_is_killed(settings: Settings, promote: Pr
         assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
-def test_a_worker_that_cannot_start_ends_the_server_with_its_reason(settings: Settings) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_that_cannot_start_ends_with_the_reason(settings: Settings, workers: str) -> None:
     nowhere = "postgresql+psycopg://nobody@127.0.0.1:1/none"
     with (
         pytest.raises(AssertionError, match="MILLRACE_DATABASE_URL"),
-        serving(settings, "--workers", "2", database_url=nowhere),
+        serving(settings, "--workers", workers, database_url=nowhere),
     ):
         pass
 
