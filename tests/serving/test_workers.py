@@ -111,6 +111,15 @@ def test_workers_end_when_their_parent_is_killed(settings: Settings, promote: Pr
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_ends_at_once_without_a_traceback(settings: Settings, promote: Promote, workers: str) -> None:
+    promote()
+    with serving(settings, "--workers", workers) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.ended() == 130
+        assert server.errors.read_text() == ""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_server_that_cannot_start_ends_with_the_reason(settings: Settings, workers: str) -> None:
     nowhere = "postgresql+psycopg://nobody@127.0.0.1:1/none"
     with (
