@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import msgspec
 
@@ -64,6 +65,7 @@ class _Slot:
     number: int
     process: asyncio.subprocess.Process | None = None
     ready: bool = False
+    since: float = inf  # on the loop's clock: when it was ready
     deaths: int = 0
     failed: MillraceError | None = None
 
@@ -146,12 +148,15 @@ class Supervisor:
         """Run one process after another in this place."""
         loop = asyncio.get_running_loop()
         while not self._ending.is_set():
-            started = loop.time()
-            code = await self._live(slot)
+            slot.failed, slot.since = None, inf
+            try:
+                code = await self._live(slot)
+            except OSError as error:  # no memory, no process left
+                slot.failed, code = MillraceError(f"No process can be started: {error.strerror}."), 1
             if self._ending.is_set():
                 self._ended(slot, code)
                 return
-            slot.deaths = 1 if loop.time() - started > STEADY_SECONDS else slot.deaths + 1
+            slot.deaths = 1 if loop.time() - slot.since > STEADY_SECONDS else slot.deaths + 1
             self._give_up_maybe(slot, code)
             pause = min(LONGEST_PAUSE, self._first_pause * 4 ** (slot.deaths - 1))
             why = slot.failed or _died(code)
@@ -162,12 +167,16 @@ class Supervisor:
         """One process from start to end; its exit code."""
         ours, theirs = socket.socketpair()
         with theirs:
-            slot.process = process = await asyncio.create_subprocess_exec(
-                *self._command(slot.number, theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                env=self._environment,
-                process_group=0,  # Ctrl-C in a terminal reaches the parent alone, which passes it on
-            )
+            try:
+                slot.process = process = await asyncio.create_subprocess_exec(
+                    *self._command(slot.number, theirs.fileno()),
+                    pass_fds=(theirs.fileno(),),
+                    env=self._environment,
+                    process_group=0,  # Ctrl-C in a terminal reaches the parent alone, which passes it on
+                )
+            except OSError:
+                ours.close()
+                raise
         if self._ending.is_set():  # told while this one was being made
             process.send_signal(signal.SIGTERM)
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -176,11 +185,12 @@ class Supervisor:
             return await process.wait()
         finally:
             slot.ready = False
-            writer.close()  # which a worker takes as the end of its parent
             if process.returncode is None:
                 await self._stop(process)
+            writer.close()
 
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
+        process.terminate()
         try:
             async with asyncio.timeout(self._patience):
                 await process.wait()
@@ -191,7 +201,8 @@ class Supervisor:
         """Take a worker's report; no line at all means that it died before."""
         report = msgspec.json.decode(line, type=Report) if line else Report()
         slot.ready = report.ready
-        slot.failed = None
+        if report.ready:
+            slot.since = asyncio.get_running_loop().time()
         if report.what:
             slot.failed = MillraceError(report.what, looked=report.looked, todo=report.todo)
             slot.failed.exit_code = report.exit_code

@@ -52,7 +52,8 @@ def _serve(part: Part, parent: socket.socket) -> None:
 
     def orphaned() -> None:
         asyncio.get_running_loop().remove_reader(parent)
-        server.handle_exit(signal.SIGTERM, None)
+        if not app.state.draining:
+            server.handle_exit(signal.SIGTERM, None)
 
     server = Server(app, started=started, leave=settings.leave_seconds)
     with bind(settings, shared=True) as listener:

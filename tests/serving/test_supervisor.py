@@ -64,6 +64,14 @@ def test_a_worker_that_dies_before_it_says_anything_ends_all() -> None:
         asyncio.run(supervisor(lambda number: "sys.exit(3)").run(nothing()))
 
 
+def test_a_process_that_cannot_be_made_is_told() -> None:
+    parent = Supervisor(
+        lambda *_: ("/no/such/program",), 1, environment=os.environ, patience=30, ready=lambda: None, pause=0.0001
+    )
+    with pytest.raises(MillraceError, match="No process can be started: No such file"):
+        asyncio.run(parent.run(nothing()))
+
+
 def test_a_crash_loop_ends_with_an_error() -> None:
     with pytest.raises(MillraceError, match="died 5 times in a row: SIGKILL"):
         asyncio.run(supervisor(lambda number: READY + "os.kill(os.getpid(), 9)", workers=1).run(nothing()))
