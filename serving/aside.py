@@ -23,6 +23,7 @@ MOST = 2
 def start(act: Callable[[], Result], name: str) -> Future[Result]:
     """Run `act` in a thread of its own, named `name`, that does not outlive the process's main thread."""
     done: Future[Result] = Future()
+    done.set_running_or_notify_cancel()  # whoever waits for it may be cancelled, the work cannot
 
     def run() -> None:
         try:

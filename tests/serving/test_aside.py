@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -31,6 +32,19 @@ def test_what_takes_too_long_is_left_behind_and_no_more_than_a_few_are() -> None
     while any(thread.name == "work" for thread in threading.enumerate()):
         pass
     assert aside.run(lambda: 5, seconds=30) == 5
+
+
+def test_who_waits_may_be_cancelled_and_the_work_goes_on() -> None:
+    release = threading.Event()
+
+    async def wait() -> bool:
+        running = start(release.wait, "work")
+        waiting = asyncio.wrap_future(running)
+        waiting.cancel()
+        release.set()
+        return await asyncio.to_thread(running.result, 30)
+
+    assert asyncio.run(wait()) is True
 
 
 def test_its_threads_keep_no_process_alive() -> None:
