@@ -95,6 +95,23 @@ class Settings(BaseSettings):
         default_factory=list,
         description="Names in the `Host` header that the HTTP server answers to beside its own address, as JSON.",
     )
+    workers: int = Field(
+        1, ge=1, le=64, description="Processes that answer; more than one are kept alive by a parent process."
+    )
+    load_seconds: float = Field(
+        60.0, gt=0, description="Seconds that opening a new champion may take; beyond them the old one goes on serving."
+    )
+    leave_seconds: float = Field(
+        0.5,
+        ge=0,
+        le=300,
+        description="Seconds between SIGTERM and the end of listening, in which load balancers see it is not ready.",
+    )
+    ship_minutes: float = Field(
+        5.0,
+        ge=0,
+        description="Minutes between a server's moves of finished prediction-log segments into the lake; 0: never.",
+    )
     request_rows: int = Field(1_000, ge=1, le=100_000, description="Most rows of one prediction request; more: 413.")
     request_mb: int = Field(4, ge=1, le=256, description="Most megabytes of one request's body; more: 413.")
     queue_rows: int = Field(20_000, ge=1, description="Most rows that wait for a model; beyond it: 503.")

@@ -6,6 +6,8 @@ module knows nothing of HTTP: who serves the page asks for `render()`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -61,3 +63,30 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+
+
+def merge(pages: Mapping[int, bytes]) -> bytes:
+    """The pages that several workers of one server rendered as one, each series with its `worker` as a label.
+
+    Not sums: a worker that is started again counts from zero, which Prometheus allows for in a series of its own but
+    takes for a jump in a sum. `sum without (worker) (rate(…))` is the server's rate.
+    """
+    families: dict[str, list[str]] = {}
+    for worker, page in pages.items():
+        family: list[str] = []
+        for line in page.decode().splitlines():
+            if line.startswith("# HELP "):
+                family = families.setdefault(line, [])
+            elif not line.startswith("#"):
+                family.append(_labelled(line, worker))
+            elif line not in family:
+                family.append(line)  # its type, behind which the first worker's series follow
+    return "".join(f"{line}\n" for header, family in families.items() for line in (header, *family)).encode()
+
+
+def _labelled(line: str, worker: int) -> str:
+    name, brace, rest = line.partition("{")
+    if brace and " " not in name:
+        return f'{name}{{worker="{worker}",{rest}'
+    name, _, value = line.partition(" ")
+    return f'{name}{{worker="{worker}"}} {value}'

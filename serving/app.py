@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fastapi import FastAPI
@@ -36,8 +37,11 @@ from serving.protocols.described import protocol_paths
 from serving.protocols.routes import protocol_predicts, protocol_router
 from serving.push import Pushes, push_router
 from serving.quota import Quotas
+from serving.reload import reload_router
 from serving.request_log import RequestLog
 from serving.routes import api_router
+from serving.shipping import keep_shipping
+from serving.siblings import Siblings
 from serving.web.page import Pages, SignIn, web_router
 
 ROTATE_SECONDS = 30.0
@@ -57,8 +61,11 @@ def create_app(
     *,
     clock: Callable[[], datetime] = wall_clock,
     reader_of: OpenReader = open_reader,
+    siblings: Siblings | None = None,
 ) -> Guard:
     """The application that serves these use cases; its `app` is the FastAPI application inside.
+
+    `siblings` are the other workers of the server, if it has any.
 
     It opens the platform's database and the API key. Raises `SettingsError` when either cannot be had.
     """
@@ -66,6 +73,7 @@ def create_app(
         raise UseCaseError("A server needs at least one use case.")
     db, metrics, state, pages = Database.open(settings), Metrics(), ServerState(), Pages()
     keys, lockout, audit, quotas = open_ring(settings, db), Lockout(), Audit(db), Quotas(settings, metrics)
+    siblings = siblings or Siblings()
 
     def hold(use_case: UseCase) -> Holder:
         log = PredictionLog(log_folder(settings, use_case.name))
@@ -89,8 +97,9 @@ def create_app(
         state=state,
     )
     ages = Ages(use_cases, settings, metrics=metrics, clock=clock)
-    app = _fastapi(_lifespan(door, db, holders, pushes, ages))
-    app.include_router(api_router(db, holders, metrics, state))
+    app = _fastapi(_lifespan(_Parts(settings, db, door, holders, pushes, ages, siblings)))
+    app.include_router(api_router(db, holders, metrics, state, siblings))
+    app.include_router(reload_router(holders, siblings, settings))
     app.include_router(push_router(pushes, settings))
     app.include_router(labels_router(use_cases, settings, metrics=metrics, clock=clock))
     app.include_router(protocol_router(holders, settings, metrics, quotas, state))
@@ -114,32 +123,47 @@ def _fastapi(lifespan: Lifespan) -> FastAPI:
     return app
 
 
-def _lifespan(
-    door: Door, db: Database, holders: Mapping[str, Holder], pushes: Mapping[str, Pushes], ages: Ages
-) -> Lifespan:
+@dataclass(frozen=True)
+class _Parts:
+    """What lives as long as the application."""
+
+    settings: Settings
+    db: Database
+    door: Door
+    holders: Mapping[str, Holder]
+    pushes: Mapping[str, Pushes]
+    ages: Ages
+    siblings: Siblings
+
+
+def _lifespan(parts: _Parts) -> Lifespan:
     """Open the champions before the first request, watch them and the keys, and at the end finish the log's segments
     and the audit."""
+    holders, door = parts.holders, parts.door
 
     @asynccontextmanager
     async def run(_app: FastAPI) -> AsyncIterator[None]:
         for holder in holders.values():
-            await asyncio.to_thread(holder.refresh)
-        tasks = [asyncio.create_task(work) for holder in holders.values() for work in (holder.watch(), _rotate(holder))]
-        tasks += [asyncio.create_task(ages.watch()), asyncio.create_task(watch_keys(door.keys, db))]
-        tasks.append(asyncio.create_task(door.quotas.share()))
+            await holder.reload()
+        work = [act for holder in holders.values() for act in (holder.watch(), _rotate(holder))]
+        work += [parts.ages.watch(), watch_keys(door.keys, parts.db), door.quotas.share()]
+        if parts.siblings.alone:  # else the parent process does
+            work.append(keep_shipping(parts.settings, list(holders)))
+        tasks = [asyncio.create_task(each) for each in work]
         try:
-            yield
+            async with parts.siblings.listening():
+                yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for taking in pushes.values():
+            for taking in parts.pushes.values():
                 taking.close()
             for holder in holders.values():
                 holder.close()
             await door.quotas.close()
             door.audit.close()
-            db.close()
+            parts.db.close()
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,14 +13,25 @@ from fastapi.responses import Response
 from millrace.db import Database, ModelRow
 from millrace.errors import RequestError
 from millrace.inputs import InputSpec
-from millrace.telemetry import CONTENT_TYPE, Metrics
+from millrace.telemetry import CONTENT_TYPE, Metrics, merge
 from serving.guard import ServerState
 from serving.online.champion import Holder
+from serving.siblings import Siblings
+
+METRICS_SECONDS = 1.0
+"""How long the metrics page waits for the other workers."""
 
 
-def api_router(db: Database, holders: Mapping[str, Holder], metrics: Metrics, state: ServerState) -> APIRouter:
+def api_router(
+    db: Database, holders: Mapping[str, Holder], metrics: Metrics, state: ServerState, siblings: Siblings
+) -> APIRouter:
     """The routes that answer JSON, and Prometheus."""
     router = APIRouter()
+
+    async def page(_: str) -> bytes:
+        return await asyncio.to_thread(metrics.render)
+
+    siblings.answer("metrics", page)
 
     @router.get("/health/live")
     async def live() -> dict[str, bool]:
@@ -31,6 +43,7 @@ def api_router(db: Database, holders: Mapping[str, Holder], metrics: Metrics, st
         """Whether predictions are answered: 503 while draining or before any model is open.
 
         A use case whose newest champion could not be opened says why in `problem`; the one before it goes on serving.
+        Of several workers the one that answers speaks for itself; it would get no request before it can answer them.
         """
         models = {name: _readiness(holder) for name, holder in holders.items()}
         is_ready = not state.draining and any(holder.served for holder in holders.values())
@@ -60,8 +73,11 @@ def api_router(db: Database, holders: Mapping[str, Holder], metrics: Metrics, st
         return _json(_described(holder))
 
     @router.get("/metrics", include_in_schema=False)
-    def prometheus() -> Response:
-        return Response(metrics.render(), media_type=CONTENT_TYPE)
+    async def prometheus() -> Response:
+        """The metrics of all workers; with several of them each has its own in the label `worker`."""
+        pages = await siblings.ask("metrics", seconds=METRICS_SECONDS)
+        content = pages[siblings.number] if siblings.alone else merge(pages)
+        return Response(content, media_type=CONTENT_TYPE)
 
     return router
 

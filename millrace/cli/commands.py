@@ -80,23 +80,49 @@ def materialize(use_case: Name, as_of: AsOf = None, json: Json = False) -> None:
 
 @app.command()
 def serve(
-    use_case: Name,
+    use_cases: Annotated[list[str], typer.Argument(metavar="USE_CASE…", help="Names or folders of use cases.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: the setting.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; default: the setting.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer, kept alive by one more; default: the setting.")
+    ] = None,
 ) -> None:
     """Answer predictions over HTTP.
 
     And show the status page, until stopped.
     """
-    from millrace.loader import load_use_case
     from millrace.logging import configure_logging
     from millrace.settings import read_settings
-    from serving.run import serve as run
 
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    given = {name: value for name, value in (("host", host), ("port", port), ("workers", workers)) if value is not None}
     settings = read_settings(**given)
     configure_logging(settings)
-    run(settings, load_use_case(use_case, settings))
+    if settings.workers > 1:
+        from serving.supervisor import supervise
+
+        supervise(settings, use_cases)
+    else:
+        from millrace.loader import load_use_case
+        from serving.run import serve as run
+
+        run(settings, *(load_use_case(name, settings) for name in use_cases))
+
+
+@app.command()
+def ship(use_cases: Annotated[list[str], typer.Argument(metavar="USE_CASE…")], json: Json = False) -> None:
+    """Move what servers logged into the lake.
+
+    Every finished segment of the prediction log, once; a running server does it by itself.
+    """
+    from millrace.lake import open_lake
+    from millrace.loader import find_folder
+    from millrace.prediction_log import log_folder
+    from millrace.prediction_log import ship as move
+    from millrace.settings import read_settings
+
+    settings = read_settings()
+    names = [find_folder(name, settings).name for name in use_cases]
+    console.show({name: move(log_folder(settings, name), open_lake(settings, name)) for name in names}, json)
 
 
 @app.command()

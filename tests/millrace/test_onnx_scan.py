@@ -29,6 +29,31 @@ def test_a_location_without_a_mark_is_found_too(onnx_model: Callable[..., bytes]
         refuse_external_data(model.SerializeToString())
 
 
+def _field(number: int, content: bytes) -> bytes:
+    """A field of a nested message, of at most 127 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+@pytest.mark.parametrize(
+    "numbers", [b"\x3d\0\0\x80\x3f" * 5, b"\x40\x07\x40\xff\xff\xff\x7f" * 5, b"\x3d2\0j\x0a\x40\x01"]
+)
+def test_a_tensor_behind_an_attributes_numbers_is_found(numbers: bytes) -> None:
+    tensor = _field(5, b"\x70\x01")  # its data_location is external
+
+    def model(attribute: bytes) -> bytes:
+        return _field(7, _field(1, _field(5, attribute)))
+
+    refuse_external_data(model(numbers))
+    with pytest.raises(BundleError, match="external data"):
+        refuse_external_data(model(numbers + tensor + numbers))
+
+
+@pytest.mark.parametrize("cut", [b"\x3d\0\0\0", b"\x40\xff", b"\x40" + b"\xff" * 10 + b"\x01"])
+def test_a_number_cut_short_or_too_long_is_refused(cut: bytes) -> None:
+    with pytest.raises(BundleError, match="cannot be parsed"):
+        refuse_external_data(_field(7, _field(1, _field(5, b"\x40\x01" + cut))))
+
+
 def test_a_field_cut_short_is_refused(onnx_model: Callable[..., bytes]) -> None:
     whole = onnx_model([0.5, -1.0])
     for length in range(1, len(whole), 7):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from features.online import FeatureRows
 from features.plan import FeaturePlan, InputPlan, OnDemandPlan, ReadPlan, ViewPlan
 from features.views import Stale
 from millrace.bundle import Contract, InputSpec, write_bundle
-from millrace.candidates import Candidate
 from millrace.db import Database, ModelRow
 from millrace.errors import FeatureError
 from millrace.keys import signing_key
+from millrace.loader import load_use_case
 from millrace.prediction_log import PredictionLog, log_folder
 from millrace.settings import Settings, read_settings
-from millrace.source import Source
 from millrace.telemetry import Metrics
-from millrace.usecase import FeatureTable, Label, Population, UseCase
+from millrace.usecase import UseCase
 from serving.app import create_app
 from serving.guard import Guard
 from serving.keys import api_key
@@ -116,30 +115,9 @@ class FakeReader:
         return FeatureRows(values, missing, stale, refused)
 
 
-def _nothing(since: datetime, until: datetime) -> pl.DataFrame:
-    return pl.DataFrame()
-
-
-def hour(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """The on-demand function of the plan: far is the distance / 1,000."""
-    return {"far": [None if distance is None else distance / 1_000 for distance in columns["distance"]]}
-
-
 def late_use_case() -> UseCase:
-    """A use case that serving needs the name, the question and the population's key of."""
-    source = Source("trips", _nothing, lambda: None, ("carrier", "trip"))
-    table = FeatureTable("carrier_recent", lambda tables: tables["trips"], (source,), ("carrier",))
-    return UseCase(
-        name=NAME,
-        question="Will it be late?",
-        sources=(source,),
-        population=Population(source),
-        label=Label(source, "late", timedelta(hours=6)),
-        feature_tables=(table,),
-        feature_repo=lambda of: [],
-        on_demand=(hour,),
-        candidates=(Candidate("logistic", lambda inputs: None),),
-    )
+    """The use case in `cases/late`."""
+    return load_use_case(str(Path(__file__).parent / "cases" / NAME), read_settings())
 
 
 @pytest.fixture

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
-import httpx
 import pytest
 
 from millrace.db import Database
 from millrace.errors import NoChampionError, RequestError
+from millrace.prediction_log import PredictionLog, log_folder
 from millrace.settings import Settings
+from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
 from serving.app import create_app
-from serving.guard import Guard
 from serving.online.champion import Holder
 from serving.online.model import predict_once
 
 from .conftest import CONTRACT, NOW, FakeReader, Promote, client_of, holder_of
-
-ROW = {"delay": 1.0, "far": 0.0}
 
 
 @pytest.fixture
@@ -116,43 +115,75 @@ def test_a_database_that_is_down_leaves_the_champion_serving(
     assert holder.problem == ""
 
 
+def test_a_load_that_hangs_is_left_behind_and_never_served(
+    use_case: UseCase, settings: Settings, db: Database, promote: Promote, reader: FakeReader
+) -> None:
+    hanging, release = threading.Event(), threading.Event()
+
+    def reader_of(*_: object) -> FakeReader:
+        if hanging.is_set():
+            release.wait()
+        return reader
+
+    holder = Holder(
+        use_case, settings.model_copy(update={"load_seconds": 0.05}), db, metrics=Metrics(), clock=lambda: NOW,
+        log=PredictionLog(log_folder(settings, "late")), reader_of=reader_of,
+    )  # fmt: skip
+    holder.refresh()
+    promote(1)
+    while holder.served is None:  # a busy machine may take longer than the limit
+        holder.refresh(again=True)
+    hanging.set()
+    promote(2)
+    holder.refresh()
+    assert (holder.champion().version, holder.problem) == (
+        1,
+        "Version 2 cannot be served. It took longer than 0.05 seconds.",
+    )
+    hanging.clear()
+    promote(3)
+    while holder.champion().version != 3:
+        holder.refresh(again=True)
+    release.set()
+    while any(thread.name == "open late" for thread in threading.enumerate()):
+        pass
+    assert (holder.champion().version, holder.problem) == (3, "")
+    holder.close()
+
+
+def test_a_database_that_hangs_leaves_the_champion_serving(
+    holder: Holder, promote: Promote, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(1)
+    holder.refresh()
+    answers, ask = threading.Event(), db.champion
+    monkeypatch.setattr("serving.online.champion.ASK_SECONDS", 0.01)
+    monkeypatch.setattr(db, "champion", lambda name: answers.wait() and ask(name))
+    for _ in range(5):
+        holder.refresh()
+    assert holder.champion().version == 1
+    assert "database does not answer" in holder.problem
+    answers.set()
+    while holder.problem:
+        holder.refresh()
+
+
+def test_the_champion_before_is_freed(holder: Holder, promote: Promote) -> None:
+    promote(1)
+    holder.refresh()
+    first = weakref.ref(holder.champion().model.score)
+    promote(2)
+    holder.refresh()
+    gc.collect()
+    assert first() is None
+
+
 def test_a_server_without_a_champion_is_not_ready_and_says_what_to_type(settings: Settings, use_case: UseCase) -> None:
     with client_of(create_app(settings, [use_case]), settings) as client:
         assert client.get("/health/ready").status_code == 503
         answer = client.post("/v1/late/predict", json={"rows": []})
         assert answer.status_code == 503
         assert answer.json()["error"]["todo"] == "Type: millrace train late"
-
-
-def test_swaps_under_load_fail_and_mix_nothing(app: Guard, settings: Settings, promote: Promote) -> None:
-    answers: list[tuple[int, float]] = []
-    done = threading.Event()
-
-    def ask(client: httpx.Client) -> None:
-        while not done.is_set():
-            answer = client.post("/v1/late/predict", json={"rows": [ROW] * 3})
-            assert answer.status_code == 200, answer.text
-            body = answer.json()
-            answers.extend((body["version"], row["score"]) for row in body["predictions"])
-
-    with client_of(app, settings) as client:
-        workers = [threading.Thread(target=ask, args=(client,)) for _ in range(4)]
-        for worker in workers:
-            worker.start()
-        for version in range(2, 7):
-            promote(version, (float(version), 0.0))
-            _wait_for(client, version)
-        done.set()
-        for worker in workers:
-            worker.join()
-    assert {version for version, _ in answers} >= {2, 3, 4, 5}
-    for version, score in answers:
-        assert score == pytest.approx(1 / (1 + math.exp(-version)), abs=1e-6)
-
-
-def _wait_for(client: httpx.Client, version: int) -> None:
-    while client.get("/health/ready").json()["models"]["late"]["version"] != version:
-        pass
 
 
 def test_a_few_rows_are_predicted_in_process_as_the_server_would(
