@@ -87,6 +87,12 @@ class Settings(BaseSettings):
     deadline_ms: int = Field(
         1_000, ge=1, description="Milliseconds that a prediction request may wait for the model; beyond them: 503."
     )
+    feature_ms: int = Field(
+        100,
+        ge=1,
+        description="Milliseconds that the online store may take to answer one read of a prediction's features; beyond "
+        "them the feature views' `down` policies apply.",
+    )
     measure_seconds: float = Field(
         10.0, gt=0, le=600, description="Seconds that measuring one model's latency may take, before its gate."
     )

@@ -31,6 +31,7 @@ def api_router(db: Database, holders: Mapping[str, Holder], metrics: Metrics, st
         """Whether predictions are answered: 503 while draining or before any model is open.
 
         A use case whose newest champion could not be opened says why in `problem`; the one before it goes on serving.
+        `degraded` says what predictions have to do without: their flags tell which.
         """
         models = {name: _readiness(holder) for name, holder in holders.items()}
         is_ready = not state.draining and any(holder.served for holder in holders.values())
@@ -72,7 +73,8 @@ def _json(content: Any, status: int = 200) -> Response:
 
 
 def _readiness(holder: Holder) -> dict[str, Any]:
-    return {"version": holder.served.version if holder.served else None, "problem": holder.problem}
+    version = holder.served.version if holder.served else None
+    return {"version": version, "problem": holder.problem, "degraded": holder.degraded}
 
 
 def _summary(row: ModelRow) -> dict[str, Any]:

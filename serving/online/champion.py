@@ -32,6 +32,8 @@ RETRY_SECONDS = 10.0
 """A champion that could not be opened is tried again after this long, in case its files were restored."""
 ON_LOOP_SECONDS = 0.002
 """A model that takes longer for one row runs off the event loop, where it does not hold up other requests."""
+DEGRADED = "The online store does not answer: the feature views' policies apply until it does."
+"""What readiness says while predictions are answered without stored features."""
 _logger = logging.getLogger(__name__)
 
 
@@ -75,6 +77,13 @@ class Holder:
         self._tried = 0.0
         self._off_loop = ThreadPoolExecutor(1, thread_name_prefix=f"model {use_case.name}")
         metrics.queue_rows.labels(use_case.name).set_function(self._waiting_rows)
+        metrics.store_down.labels(use_case.name).set_function(lambda: float(bool(self.degraded)))
+
+    @property
+    def degraded(self) -> str:
+        """In what way it answers less than it should; empty when all is well."""
+        reader = self.served.model.reader if self.served else None
+        return DEGRADED if reader and reader.is_down else ""
 
     def champion(self) -> Serving:
         """What serves now; `NoChampionError` when nothing does."""

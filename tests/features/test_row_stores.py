@@ -233,10 +233,9 @@ def commands_of(rows: RedisRows, act: Callable[[], object]) -> list[str]:
     return sent
 
 
-def test_a_redis_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("features.redis_store._TIMEOUT", 0.05)
+def test_a_redis_that_falls_silent_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        rows = RedisRows(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "x")
+        rows = RedisRows(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "x", patience=0.05)
         with pytest.raises(FeatureError, match="does not answer: TimeoutError"):
             rows.read([b"a"])
 
