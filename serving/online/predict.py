@@ -19,6 +19,7 @@ from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from serving.answer import check_type, read_body, send_json
 from serving.errors import error_body, internal_error
+from serving.idempotency import Repeats
 from serving.online.answers import Answer
 from serving.online.batcher import Overload
 from serving.online.champion import Holder, Serving
@@ -81,13 +82,19 @@ class Predict:
         self.dialect = dialect or Native()
         self.seconds = metrics.request_seconds.labels(holder.use_case.name)
         self._holder, self._shed = holder, metrics.shed
+        self._repeats = Repeats(room=settings.idempotency_mb * 1_000_000, seconds=settings.idempotency_seconds)
 
     def start(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer a whole request: the client's `reply` is called once, at once or when its batch has run."""
-        pending = _Pending(self, scope, client)
+        pending, headers = _Pending(self, scope, client), scope["header_map"]
         try:
+            if b"idempotency-key" in headers:
+                first = self._first(headers, body, client)
+                if first is None:
+                    return
+                pending = _Pending(self, scope, first)
             served = pending.served = self._holder.champion()
-            request = pending.job = self.dialect.parse(body, scope["header_map"], served)
+            request = pending.job = self.dialect.parse(body, headers, served)
             pending.rows = request.count
             served.batcher.submit(pending)
         except Exception as error:  # whatever it is, it is this request's alone
@@ -104,6 +111,11 @@ class Predict:
         else:
             self.start(scope, body, waiting)
         await send_json(send, *await waiting.replied)
+
+    def _first(self, headers: Headers, body: bytes, client: Client) -> Client | None:
+        """Who is to be answered if this is no repeat; see `serving.idempotency`."""
+        sender, content = headers.get(b"x-api-key", b""), (headers.get(b"content-type", b""), body)
+        return self._repeats.first(headers[b"idempotency-key"], sender, content, client)
 
     def refusal(self, error: Exception, request_id: str) -> tuple[int, bytes, RawHeaders]:
         """The answer to a request that cannot be answered: when to come back, what is allowed, and to give up a
