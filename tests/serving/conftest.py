@@ -177,6 +177,11 @@ Promote = Callable[..., ModelRow]
 
 @pytest.fixture
 def promote(settings: Settings, db: Database) -> Promote:
+    """See `promoter`."""
+    return promoter(settings, db)
+
+
+def promoter(settings: Settings, db: Database) -> Promote:
     """Write a signed bundle of sigmoid(delay · w₀ + far · w₁), register it and make it champion."""
 
     def act(
