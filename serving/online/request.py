@@ -21,6 +21,7 @@ from msgspec.structs import astuple
 from millrace.errors import RequestError
 from millrace.prediction_log import row_key
 from serving.online.stages import Stages
+from serving.online.tokens import first_twice, objects
 
 MAX_TEXT = 1_000
 """Most characters of one text value."""
@@ -108,10 +109,13 @@ class RequestDecoder:
         self._whole = WholeRows(columns, inputs, key, classes=classes) if inputs else None
         self._classes = classes
         self._needs, self._max_rows = tuple(needs), max_rows
+        self._max_tokens = (max_rows + 2) * (2 * len(columns) + 4)
         self._needed = frozenset(need.column for need in needs)
 
     def decode(self, body: bytes) -> PredictRequest:
         """The request, or `RequestError`: 400 what is not JSON, 413 too many rows, 422 a wrong column or value."""
+        if body.count(b"}") > self._max_rows:
+            self._check_count(objects(body, tokens=self._max_tokens))
         whole = self._whole.decode(body) if self._whole else None
         if whole is not None:
             self._check_count(whole.count)
@@ -258,7 +262,13 @@ def _refuse_duplicates(body: bytes, keys: int) -> None:
     The decoder keeps the last of two equal keys silently. Every key is followed by a colon, so as many colons as
     decoded keys prove that there are no more keys; only a body with colons elsewhere (in a time) is read again.
     """
-    if body.count(b":") == keys:
+    colons = body.count(b":")
+    if colons == keys:
+        return
+    if colons > 4 * keys + 100:  # more than times have
+        twice = first_twice(body)
+        if twice:
+            raise RequestError(422, "A column is given twice.", field=twice)
         return
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
