@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from msgspec import DecodeError
+
+from features.breaker import Breaker, StoreDownError
 from features.on_demand import bind_functions, compute
-from features.online_store import RowStore, Stored, is_live, micros, pack, prefix, unpack
+from features.online_store import RowReader, Stored, is_live, micros, pack, prefix, unpack
 from features.plan import ReadPlan, ViewPlan
 from features.request import Row, column
-from features.store import open_rows
+from features.store import open_served_rows
 from millrace.settings import Settings
 from millrace.usecase import UseCase
 
@@ -25,13 +28,14 @@ from millrace.usecase import UseCase
 class FeatureRows:
     """Each row's values in the plan's feature order, and the views that had nothing for it.
 
-    `stale` has the few rows for which views had only expired values, `refused` those of them that such a view refuses:
-    the row's place to the views' names.
+    `stale` has the few rows for which views had only expired values, `down` those for which the store did not answer,
+    `refused` those of both that such a view refuses: the row's place to the views' names.
     """
 
     values: list[list[Any]]
     missing: list[tuple[str, ...]]
     stale: dict[int, list[str]] = field(default_factory=dict)
+    down: dict[int, list[str]] = field(default_factory=dict)
     refused: dict[int, list[str]] = field(default_factory=dict)
 
 
@@ -41,6 +45,7 @@ class _Gaps:
 
     missing: list[list[str]]
     stale: dict[int, list[str]] = field(default_factory=dict)
+    down: dict[int, list[str]] = field(default_factory=dict)
     refused: dict[int, list[str]] = field(default_factory=dict)
 
     def note(self, view: _View, rows: Sequence[Row], live: Sequence[Any], expired: set[int]) -> None:
@@ -54,6 +59,18 @@ class _Gaps:
                 if view.policy == "refuse":
                     self.refused.setdefault(place, []).append(view.name)
 
+    def note_down(self, view: _View, rows: Sequence[Row], keys: Sequence[bytes | None]) -> None:
+        """Add a view that the store did not answer for; a row without an entity misses it whatever the store says."""
+        for place, key in enumerate(keys):
+            if view.names <= rows[place].keys():
+                continue
+            if key is None:
+                self.missing[place].append(view.name)
+                continue
+            self.down.setdefault(place, []).append(view.name)
+            if view.if_down == "refuse":
+                self.refused.setdefault(place, []).append(view.name)
+
 
 _BEGINNING = -(2**63)
 """Before every event, in microseconds."""
@@ -62,7 +79,7 @@ _BEGINNING = -(2**63)
 class Reader:
     """Reads rows by one plan. Opening it costs milliseconds: keep it. Threads may share it."""
 
-    def __init__(self, plan: ReadPlan, use_case: UseCase, rows: RowStore) -> None:
+    def __init__(self, plan: ReadPlan, use_case: UseCase, rows: RowReader) -> None:
         self.plan = plan
         self._rows = rows
         self._functions = bind_functions(plan, use_case)
@@ -75,9 +92,10 @@ class Reader:
 
         A row brings the join keys and the request's inputs; a feature that it brings itself stands in place of the
         stored or computed one. Of a value past its TTL the view's policy decides: `serve` answers with it, `flag` and
-        `refuse` with null, as in a training set; `stale` and `refused` say for which rows. Raises `RequestError` (422,
-        naming the field) for a column that is missing or of the wrong type, `FeatureError` when the store or an
-        on-demand function fails.
+        `refuse` with null, as in a training set; `stale` and `refused` say for which rows. While a store behind a
+        breaker is down every stored value is null; `down` and `refused` say so. Raises `RequestError` (422, naming the
+        field) for a column that is missing or of the wrong type, `FeatureError` when another store or an on-demand
+        function fails.
         """
         columns = {name: column(rows, name, dtype, dependents) for name, dtype, dependents in self._columns}
         gaps = self._read_stored(rows, columns, micros(at))
@@ -91,7 +109,12 @@ class Reader:
                 columns |= compute(plan, function, self.plan.join_keys, columns.__getitem__, len(rows))
             _override(columns, rows, given & outputs)
         values = [list(row) for row in zip(*(columns[name] for name in self.plan.features), strict=True)]
-        return FeatureRows(values, [tuple(views) for views in gaps.missing], gaps.stale, gaps.refused)
+        return FeatureRows(values, [tuple(views) for views in gaps.missing], gaps.stale, gaps.down, gaps.refused)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the store is not even asked, since it has failed and not answered again."""
+        return isinstance(self._rows, Breaker) and self._rows.is_open
 
     def close(self) -> None:
         """Release the store."""
@@ -101,9 +124,15 @@ class Reader:
         """Add the views' features to `columns`; what they had nothing for."""
         wanted = [view.keys(columns) for view in self._views]
         keys = list({key for keys in wanted for key in keys if key is not None})
-        found: dict[bytes | None, Stored | None] = dict(zip(keys, self._rows.read(keys), strict=True))
-        found[None] = None
         gaps = _Gaps([[] for _ in rows])
+        try:
+            found: dict[bytes | None, Stored | None] = dict(zip(keys, self._rows.read(keys), strict=True))
+        except StoreDownError:
+            for view, keys_of_view in zip(self._views, wanted, strict=True):
+                columns |= view.columns([None] * len(rows))
+                gaps.note_down(view, rows, keys_of_view)
+            return gaps
+        found[None] = None
         for view, keys_of_view in zip(self._views, wanted, strict=True):
             live, expired = view.live([found[key] for key in keys_of_view], at)
             columns |= view.columns(live)
@@ -116,7 +145,7 @@ class _View:
     """One view of the plan, unrolled for reading."""
 
     def __init__(self, plan: ViewPlan) -> None:
-        self.name, self.policy = plan.name, plan.stale
+        self.name, self.policy, self.if_down = plan.name, plan.stale, plan.down
         self._features = [(feature.name, feature.position) for feature in plan.features]
         self._blank = [None] * (1 + max((feature.position for feature in plan.features), default=-1))
         self.names = frozenset(feature.name for feature in plan.features)
@@ -133,9 +162,12 @@ class _View:
         """The values of the rows that answer at `at`, None for the others; the places of those that have expired."""
         ttl = self._ttl
         first = _BEGINNING if ttl is None else at - ttl
-        values = [  # `is_live`, unrolled: half the time
-            unpack(row[2]) if row is not None and first <= row[0] <= at and row[1] <= at else None for row in rows
-        ]
+        try:
+            values = [  # `is_live`, unrolled: half the time
+                unpack(row[2]) if row is not None and first <= row[0] <= at and row[1] <= at else None for row in rows
+            ]
+        except DecodeError:  # a damaged row is no row, and nobody else's business
+            return self.live([row if row is not None and _is_whole(row) else None for row in rows], at)
         expired = set[int]()
         if ttl is not None and None in values:
             expired = {
@@ -157,8 +189,19 @@ class _View:
 
 
 def open_reader(plan: ReadPlan, use_case: UseCase, settings: Settings) -> Reader:
-    """A reader of the use case's online store. Raises `FeatureError` if the use case lacks a function of the plan."""
-    return Reader(plan, use_case, open_rows(use_case, settings))
+    """A reader of the use case's online store that serving can rely on: bounded by `feature_ms`, behind a breaker.
+
+    Raises `FeatureError` if the use case lacks a function of the plan.
+    """
+    return Reader(plan, use_case, Breaker(lambda: open_served_rows(use_case, settings)))
+
+
+def _is_whole(row: Stored) -> bool:
+    try:
+        unpack(row[2])
+    except DecodeError:
+        return False
+    return True
 
 
 def _override(columns: dict[str, list[Any]], rows: Sequence[Row], names: set[str]) -> None:

@@ -50,7 +50,20 @@ class Mark:
     version: int
 
 
-class RowStore(Protocol):
+class RowReader(Protocol):
+    """What serving needs of an online store."""
+
+    def read(self, keys: Sequence[bytes]) -> list[Stored | None]:
+        """Event time, known time and packed row of each key, in the keys' order, in one round trip; None if absent.
+
+        Raises `FeatureError` when the store does not answer.
+        """
+
+    def close(self) -> None:
+        """Release files and connections; the store can be used again afterwards."""
+
+
+class RowStore(RowReader, Protocol):
     """What an online store must do. One contract test runs on each.
 
     Of two writes of one key the one with the later event stays, whatever order they come in; of equal events the one
@@ -59,9 +72,6 @@ class RowStore(Protocol):
 
     def write(self, entries: Iterable[Entry]) -> int:
         """Write entries in one transaction per call; how many of them now stand in the store."""
-
-    def read(self, keys: Sequence[bytes]) -> list[Stored | None]:
-        """Event time, known time and packed row of each key, in the keys' order, in one round trip; None if absent."""
 
     def mark(self, layout: str) -> Mark | None:
         """How far a layout has been materialized; None if never."""
@@ -80,9 +90,6 @@ class RowStore(Protocol):
 
     def drop(self, view: str) -> None:
         """Remove every layout of a view, with its marks and newest events."""
-
-    def close(self) -> None:
-        """Release files and connections; the store can be used again afterwards."""
 
 
 def is_live(row: Stored, at: int, ttl: int | None) -> bool:

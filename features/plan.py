@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from features.views import Stale, row_keys, stale_policy, stored_features, time_to_live, view_layout
+from features.views import Down, Stale, down_policy, row_keys, stale_policy, stored_features, time_to_live, view_layout
 from millrace.errors import FeatureError, UseCaseError
 from millrace.usecase import UseCase
 
@@ -28,8 +28,9 @@ class FeaturePlan:
 @dataclass(frozen=True, slots=True)
 class ViewPlan:
     """One feature view: where its rows lie online (`layout`), by which columns of a request they are found (in stored
-    order, with their types), what is taken of them, when they expire (seconds, inclusive; None: never) and what is done
-    with them then (plans of models that were trained before this could be said have `flag`)."""
+    order, with their types), what is taken of them, when they expire (seconds, inclusive; None: never), what is done
+    with them then and what while the store is down (plans of models that were trained before this could be said have
+    `flag` and `default`)."""
 
     name: str
     layout: str
@@ -38,6 +39,7 @@ class ViewPlan:
     features: tuple[FeaturePlan, ...]
     ttl: float | None
     stale: Stale = "flag"
+    down: Down = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ def _view(view: Any, names: list[str]) -> ViewPlan:
         features=tuple(FeaturePlan(name, stored[places[name]][1], places[name]) for name in names),
         ttl=None if ttl is None else ttl.total_seconds(),
         stale=stale_policy(view),
+        down=down_policy(view),
     )
 
 

@@ -41,16 +41,16 @@ _CHUNK = 500
 """Keys in one script call: a call of 500 holds the server for about a millisecond."""
 _CALLS = 20
 """Script calls in one pipeline."""
-_TIMEOUT = 2.0
-"""Seconds that a connection or an answer is waited for; a pipeline takes some 40 ms. A call is tried twice, because an
-idle connection may have been closed, so it fails within four seconds of Redis falling silent."""
+PATIENCE = 2.0
+"""Seconds that a connection or an answer is waited for; a pipeline takes some 40 ms. A call is tried again only when
+its connection had been closed, as idle ones are, so it fails within two seconds of Redis falling silent."""
 
 
 class RedisRows:
     """The rows below one key prefix, connected at first use. Any number of threads and processes may share them."""
 
-    def __init__(self, url: str, namespace: str) -> None:
-        self._url, self._namespace = url, namespace.encode() + b":"
+    def __init__(self, url: str, namespace: str, *, patience: float = PATIENCE) -> None:
+        self._url, self._namespace, self._patience = url, namespace.encode() + b":", patience
         self._client: Redis | None = None
 
     def write(self, entries: Iterable[Entry]) -> int:
@@ -141,12 +141,15 @@ class RedisRows:
     def client(self) -> Redis:
         """The connection pool's client, made at first use."""
         if self._client is None:
-            from redis import Redis
+            from redis import Redis, exceptions
             from redis.backoff import NoBackoff
             from redis.retry import Retry
 
             self._client = Redis.from_url(
-                self._url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 1)
+                self._url,
+                socket_connect_timeout=self._patience,
+                socket_timeout=self._patience,
+                retry=Retry(NoBackoff(), 1, (exceptions.ConnectionError,)),
             )
         return self._client
 

@@ -6,8 +6,10 @@ Rows of all views lie in one table: a request reads them all in one statement. T
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,11 +36,20 @@ _STEP = 16
 """Longer lists are padded to a multiple of it, so that few statements are compiled and kept."""
 
 
-class SqliteRows:
-    """The store's file, opened at first use; one connection a thread (`close` closes the calling thread's)."""
+PATIENCE = 30.0
+"""Seconds that a locked file is waited for."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+
+class SqliteRows:
+    """The store's file, opened at first use; one connection a thread (`close` closes the calling thread's).
+
+    A file that was removed or replaced is noticed. Only writing makes one; without a file there is nothing to read, or,
+    with `must_exist`, reading rows fails.
+    """
+
+    def __init__(self, path: Path, *, patience: float = PATIENCE, must_exist: bool = False) -> None:
+        self._path, self._patience, self._must_exist = path, patience, must_exist
+        self._name = str(path)
         self._local = threading.local()
 
     def write(self, entries: Iterable[Entry]) -> int:
@@ -48,8 +59,12 @@ class SqliteRows:
             return connection.total_changes - before
 
     def read(self, keys: Sequence[bytes]) -> list[Stored | None]:
-        connection = self._connection()
+        connection = self._reading()
         found: dict[bytes, Stored] = {}
+        if connection is None:
+            if self._must_exist:
+                raise self._failure("read", FileNotFoundError("there is no such file"))
+            return [None] * len(keys)
         try:
             for chunk in map(_padded, batches(keys, _CHUNK)):
                 for key, event, known, row in connection.execute(_SELECTS[len(chunk)], chunk):
@@ -77,8 +92,11 @@ class SqliteRows:
             connection.execute(_NOTE, (layout, event))
 
     def scan(self, layout: str) -> Iterator[Stored]:
+        connection = self._reading()
+        if connection is None:
+            return
         try:
-            yield from self._connection().execute(
+            yield from connection.execute(
                 "SELECT event, known, row FROM rows WHERE key >= ? AND key < ?", _span(prefix(layout))
             )
         except sqlite3.Error as error:
@@ -92,22 +110,42 @@ class SqliteRows:
             connection.execute("DELETE FROM newest WHERE substr(layout, 1, ?) = ?", of_view)
 
     def close(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            del self._local.connection
+        opened = getattr(self._local, "opened", None)
+        if opened is not None:
+            opened[0].close()
+            del self._local.opened
+
+    def _reading(self) -> sqlite3.Connection | None:
+        """This thread's connection to the file that lies there now; None while there is none."""
+        opened: tuple[sqlite3.Connection, int] | None = getattr(self._local, "opened", None)
+        lies = self._inode()
+        if opened is not None and opened[1] == lies:
+            return opened[0]
+        self.close()
+        return self._connection() if lies else None
 
     def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._open()
-        return connection
+        """This thread's connection; the file is made if absent."""
+        opened: tuple[sqlite3.Connection, int] | None = getattr(self._local, "opened", None)
+        if opened is None or opened[1] != self._inode():
+            self.close()
+            opened = self._local.opened = (self._open(), self._inode())
+        return opened[0]
+
+    def _inode(self) -> int:
+        """Which file lies there, 0 for none: an open one that was removed can be read for ever."""
+        try:
+            return os.stat(self._name).st_ino  # noqa: PTH116  # half of Path's time, once a batch
+        except OSError:
+            return 0
 
     def _open(self) -> sqlite3.Connection:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, cached_statements=256)
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection = sqlite3.connect(
+                self._path, timeout=self._patience, isolation_level=None, cached_statements=256
+            )
+            _use_wal(connection, self._patience)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
@@ -116,7 +154,8 @@ class SqliteRows:
 
     def _one(self, statement: str, layout: str) -> tuple[int, ...] | None:
         try:
-            row: tuple[int, ...] | None = self._connection().execute(statement, (layout,)).fetchone()
+            connection = self._reading()
+            row: tuple[int, ...] | None = connection.execute(statement, (layout,)).fetchone() if connection else None
         except sqlite3.Error as error:
             raise self._failure("read", error) from error
         return row
@@ -137,11 +176,27 @@ class SqliteRows:
             raise self._failure("written", error) from error
 
     def _failure(self, what: str, error: Exception) -> FeatureError:
+        """The error, and no connection to go on with: the file may be mended or replaced under it."""
+        self.close()
         return FeatureError(
             f"The online store cannot be {what}: {first_line(error)}.",
             looked=f"It lies at {self._path}.",
             todo="If it is damaged, remove the file and fill it again: millrace materialize NAME.",
         )
+
+
+def _use_wal(connection: sqlite3.Connection, patience: float) -> None:
+    """Of several that open a new file at once only one can switch it, and here SQLite lets nobody wait."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _span(first: bytes) -> tuple[bytes, bytes]:

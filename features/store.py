@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.online_store import RowStore
+from features.online_store import RowReader, RowStore
 from millrace.errors import UseCaseError
 from millrace.settings import Settings
 from millrace.usecase import FeatureTable, UseCase
@@ -61,6 +61,18 @@ def open_rows(use_case: UseCase, settings: Settings) -> RowStore:
     from features.sqlite_store import SqliteRows
 
     return SqliteRows(online_path(use_case, settings))
+
+
+def open_served_rows(use_case: UseCase, settings: Settings) -> RowReader:
+    """The same rows for answering requests: a read fails after `feature_ms`, and where there is no store."""
+    patience = settings.feature_ms / 1_000
+    if settings.online_store == "redis":
+        from features.redis_store import RedisRows
+
+        return RedisRows(settings.redis_url, online_namespace(use_case, settings), patience=patience)
+    from features.sqlite_store import SqliteRows
+
+    return SqliteRows(online_path(use_case, settings), patience=patience, must_exist=True)
 
 
 def open_store(use_case: UseCase, settings: Settings, *, at: datetime | None = None) -> FeatureStore:

@@ -5,7 +5,7 @@ These functions take Feast's objects but import nothing of Feast.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Literal, get_args
 
@@ -19,6 +19,9 @@ from millrace.errors import FeatureError, UseCaseError, first_line
 Stale = Literal["serve", "flag", "refuse"]
 """What serving does with a stored row past its view's TTL: use it and say so (`serve`), take its values as missing and
 say so (`flag`), or refuse the request (`refuse`)."""
+Down = Literal["default", "refuse"]
+"""What serving does while the online store does not answer: take the view's values as missing, which is what the model
+saw of an entity without any, and say so (`default`), or refuse the request (`refuse`)."""
 
 
 def join_keys(view: Any) -> list[str]:
@@ -48,14 +51,22 @@ def time_to_live(view: Any) -> timedelta | None:
 
 def stale_policy(view: Any) -> Stale:
     """What the view's tag `stale` declares, `flag` without one; `UseCaseError` when it is none of the policies."""
-    said = view.tags.get("stale", "flag")
-    for policy in get_args(Stale):
-        if said == policy:
-            return policy  # type: ignore[no-any-return]  # one of the literal's own strings
-    raise UseCaseError(
-        f"The feature view {view.name!r} has the tag stale={said!r}, which is no policy.",
-        todo=f"Write tags={{'stale': …}} with one of: {', '.join(get_args(Stale))}.",
-    )
+    return _policy(view, "stale", "flag", get_args(Stale))  # type: ignore[return-value]  # one of the literal's strings
+
+
+def down_policy(view: Any) -> Down:
+    """What the view's tag `down` declares, `default` without one; `UseCaseError` when it is none of the policies."""
+    return _policy(view, "down", "default", get_args(Down))  # type: ignore[return-value]  # one of the literal's strings
+
+
+def _policy(view: Any, tag: str, without: str, policies: Sequence[str]) -> str:
+    said: str = view.tags.get(tag, without)
+    if said not in policies:
+        raise UseCaseError(
+            f"The feature view {view.name!r} has the tag {tag}={said!r}, which is no policy.",
+            todo=f"Write tags={{'{tag}': …}} with one of: {', '.join(policies)}.",
+        )
+    return said
 
 
 def scan_source(source: Any, options: dict[str, str]) -> pl.LazyFrame:

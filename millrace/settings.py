@@ -123,6 +123,18 @@ class Settings(BaseSettings):
         description="What to do with predictions that the disk cannot record: refuse them (429), or answer them with "
         "the flag `unlogged`.",
     )
+    feature_ms: int = Field(
+        100,
+        ge=1,
+        description="Milliseconds that the online store may take to answer one read of a prediction's features; beyond "
+        "them the feature views' `down` policies apply.",
+    )
+    idempotency_seconds: int = Field(
+        600, ge=1, description="Seconds in which a prediction request with the same `Idempotency-Key` is a repeat."
+    )
+    idempotency_mb: int = Field(
+        8, ge=0, description="Megabytes of answers kept for repeats, each worker, use case and protocol; 0 keeps none."
+    )
     measure_seconds: float = Field(
         10.0, gt=0, le=600, description="Seconds that measuring one model's latency may take, before its gate."
     )

@@ -38,6 +38,12 @@ class Metrics:
         self.unlogged = self._counter(
             "millrace_unlogged_predictions", "Rows answered though the log could not be written.", "use_case"
         )
+        self.default_rows = self._counter(
+            "millrace_default_rows", "Predicted rows for which the online store did not answer.", "use_case", "view"
+        )
+        self.store_down = self._gauge(
+            "millrace_online_store_down", "1 while the online store has failed and is not asked.", "use_case"
+        )
         self.feature_age = self._gauge(
             "millrace_feature_age_seconds", "Since the newest event of an online feature view.", "use_case", "view"
         )

@@ -44,6 +44,7 @@ def api_router(
 
         A use case whose newest champion could not be opened says why in `problem`; the one before it goes on serving.
         Of several workers the one that answers speaks for itself; it would get no request before it can answer them.
+        `degraded` says what predictions have to do without: their flags tell which.
         """
         models = {name: _readiness(holder) for name, holder in holders.items()}
         is_ready = not state.draining and any(holder.served for holder in holders.values())
@@ -88,7 +89,8 @@ def _json(content: Any, status: int = 200) -> Response:
 
 
 def _readiness(holder: Holder) -> dict[str, Any]:
-    return {"version": holder.served.version if holder.served else None, "problem": holder.problem}
+    version = holder.served.version if holder.served else None
+    return {"version": version, "problem": holder.problem, "degraded": holder.degraded}
 
 
 def _summary(row: ModelRow) -> dict[str, Any]:

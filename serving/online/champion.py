@@ -40,6 +40,8 @@ CLOSE_SECONDS = 5.0
 """How long the end of the process waits for a model that is being opened."""
 ON_LOOP_SECONDS = 0.002
 """A model that takes longer for one row runs off the event loop, where it does not hold up other requests."""
+DEGRADED = "The online store does not answer: the feature views' policies apply until it does."
+"""What readiness says while predictions are answered without stored features."""
 _logger = logging.getLogger(__name__)
 _opening = threading.Lock()
 
@@ -86,6 +88,13 @@ class Holder:
         self._asking, self._loading = Aside(f"champion {use_case.name}"), Aside(f"open {use_case.name}")
         self._off_loop = ThreadPoolExecutor(1, thread_name_prefix=f"model {use_case.name}")
         metrics.queue_rows.labels(use_case.name).set_function(self._waiting_rows)
+        metrics.store_down.labels(use_case.name).set_function(lambda: float(bool(self.degraded)))
+
+    @property
+    def degraded(self) -> str:
+        """In what way it answers less than it should; empty when all is well."""
+        reader = self.served.model.reader if self.served else None
+        return DEGRADED if reader and reader.is_down else ""
 
     def champion(self) -> Serving:
         """What serves now; `NoChampionError` when nothing does."""

@@ -48,6 +48,7 @@ class Model:
     decoder: RequestDecoder
     score: Scorer
     seconds: float
+    reader: Reader | None
 
 
 def open_model(
@@ -69,10 +70,11 @@ def open_model(
     plan = ReadPlan.from_dict(contract.read_plan) if contract.read_plan else None
     key = use_case.population.source.key
     columns, needs = columns_and_needs(contract, plan, key)
+    reader = reader_of(plan, use_case, settings) if plan else None
     score = Scorer(
         contract=contract,
         engine=engine,
-        reader=reader_of(plan, use_case, settings) if plan else None,
+        reader=reader,
         order=_order(contract, plan),
         version=row.version,
         key=key,
@@ -84,7 +86,7 @@ def open_model(
     decoder = RequestDecoder(
         columns, needs, max_rows=settings.request_rows, classes=bool(contract.classes), inputs=contract.names, key=key
     )
-    return Model(row.version, row.digest, contract, columns, needs, decoder, score, _warm(contract, engine))
+    return Model(row.version, row.digest, contract, columns, needs, decoder, score, _warm(contract, engine), reader)
 
 
 def _opened(row: ModelRow, use_case: UseCase, settings: Settings) -> tuple[Contract, Engine]:

@@ -20,6 +20,7 @@ from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from serving.answer import check_type, read_body, send_json
 from serving.errors import error_body, told_error
+from serving.idempotency import Repeats
 from serving.keys import Caller
 from serving.online.answers import Answer
 from serving.online.batcher import Overload, too_many
@@ -35,6 +36,8 @@ Reply = tuple[bytes, RawHeaders]
 """A body and the headers that it needs beside its length; without a content type it is JSON."""
 _TRACE = b"x-trace"
 """A request with this header is told in `Server-Timing` where its time went."""
+_SAYING_WHAT = (b"content-type", b"inference-header-content-length")
+"""Headers that say how a body is read: with another one it is another request."""
 _ADVICE = {503: (b"retry-after", b"1"), 405: (b"allow", b"POST"), 413: (b"connection", b"close")}
 
 
@@ -91,17 +94,23 @@ class Predict:
         self._holder, self._shed, self.quotas = holder, metrics.shed, quotas
         self._asking: set[asyncio.Task[None]] = set()  # of callers that wait for a share of their quota
         self._refuses_unlogged = settings.log_full == "refuse"
+        self._repeats = Repeats(room=settings.idempotency_mb * 1_000_000, seconds=settings.idempotency_seconds)
 
     def start(self, scope: Scope, body: bytes, client: Client) -> None:
         """Answer a whole request: the client's `reply` is called once, at once or when its batch has run."""
-        pending = _Pending(self, scope, client)
+        pending, headers = _Pending(self, scope, client), scope["header_map"]
         try:
+            if b"idempotency-key" in headers:
+                first = self._first(scope, body, client)
+                if first is None:
+                    return
+                pending = _Pending(self, scope, first)
             if self._refuses_unlogged and self._holder.log.failing:
                 raise unrecorded()
             served = pending.served = self._holder.champion()
             if served.batcher.full:
                 raise too_many()
-            request = pending.job = self.dialect.parse(body, scope["header_map"], served)
+            request = pending.job = self.dialect.parse(body, headers, served)
             pending.rows = request.count
             if pending.enter_now():
                 pending.submit()
@@ -123,6 +132,12 @@ class Predict:
         else:
             self.start(scope, body, waiting)
         await send_json(send, *await waiting.replied)
+
+    def _first(self, scope: Scope, body: bytes, client: Client) -> Client | None:
+        """Who is to be answered if this is no repeat; see `serving.idempotency`."""
+        headers = scope["header_map"]
+        content = (*(headers.get(name, b"") for name in _SAYING_WHAT), body)
+        return self._repeats.first(headers[b"idempotency-key"], scope["caller"].id.encode(), content, client)
 
     def refusal(self, error: Exception, scope: Scope) -> tuple[int, bytes, RawHeaders]:
         """The answer to a request that cannot be answered: when to come back, what is allowed, and to give up a

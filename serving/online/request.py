@@ -21,6 +21,7 @@ from msgspec.structs import astuple
 from millrace.errors import RequestError
 from millrace.prediction_log import row_key
 from serving.online.stages import Stages
+from serving.online.tokens import first_twice, objects
 
 MAX_TEXT = 1_000
 """Most characters of one text value."""
@@ -52,6 +53,7 @@ either a text or an integer, or an array of numbers."""
 
 _PLACE = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[A-Za-z_][A-Za-z0-9_]{0,63})`")
+_GAPS = (b" :", b"\t:", b"\n:", b"\r:")
 _ABSENT = "Object missing required field `rows`"
 
 
@@ -108,10 +110,13 @@ class RequestDecoder:
         self._whole = WholeRows(columns, inputs, key, classes=classes) if inputs else None
         self._classes = classes
         self._needs, self._max_rows = tuple(needs), max_rows
+        self._max_tokens = (max_rows + 2) * (2 * len(columns) + 4)
         self._needed = frozenset(need.column for need in needs)
 
     def decode(self, body: bytes) -> PredictRequest:
         """The request, or `RequestError`: 400 what is not JSON, 413 too many rows, 422 a wrong column or value."""
+        if body.count(b"}") > self._max_rows:
+            self._check_count(objects(body, tokens=self._max_tokens))
         whole = self._whole.decode(body) if self._whole else None
         if whole is not None:
             self._check_count(whole.count)
@@ -198,7 +203,7 @@ class WholeRows:
         if not self._bare:
             beside = [row[width:] for row in rows]
             keys += sum(len(rest) - rest.count(UNSET) for rest in beside)
-        if body.count(b":") != keys or b"\\u0000" in body or not rows:
+        if not _has_no_more_keys(body, keys) or b"\\u0000" in body or not rows:
             return None
         values = rows if self._bare else [row[:width] for row in rows]
         wanted = ScoresRequest if scores and given.scores is True else PredictRequest
@@ -252,13 +257,27 @@ def _type(column: ColumnType) -> Any:
     return Annotated[array, Meta(min_length=column.size, max_length=column.size)]
 
 
-def _refuse_duplicates(body: bytes, keys: int) -> None:
-    """Raise `RequestError` (422) for a key that is given twice in a body of which `keys` were decoded.
+def _has_no_more_keys(body: bytes, keys: int) -> bool:
+    """Whether a body of which `keys` were decoded surely has no more of them: the decoder keeps the last of two equal
+    keys silently.
 
-    The decoder keeps the last of two equal keys silently. Every key is followed by a colon, so as many colons as
-    decoded keys prove that there are no more keys; only a body with colons elsewhere (in a time) is read again.
+    Every key is followed by a colon, so as many colons are proof. Where texts have some as well, as times do, those
+    right behind a quotation mark are counted, if no colon has white space before it.
     """
     if body.count(b":") == keys:
+        return True
+    return body.count(b'":') == keys and not any(gap in body for gap in _GAPS)
+
+
+def _refuse_duplicates(body: bytes, keys: int) -> None:
+    """Raise `RequestError` (422) for a key that is given twice in a body of which `keys` were decoded."""
+    if _has_no_more_keys(body, keys):
+        return
+    colons = body.count(b":")
+    if colons > 4 * keys + 100:  # more than times have
+        twice = first_twice(body)
+        if twice:
+            raise RequestError(422, "A column is given twice.", field=twice)
         return
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

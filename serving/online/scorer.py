@@ -33,8 +33,8 @@ from serving.online.stages import Stages
 class FeatureRows(Protocol):
     """What a reader gives: `values` a row in the plan's feature order, and the views that had none for it.
 
-    `stale` names, for the few rows that have them, the views whose stored values had expired; `refused` those of them
-    that must not be answered without.
+    `stale` names, for the few rows that have them, the views whose stored values had expired, `down` those that the
+    store did not answer for; `refused` those of both that must not be answered without.
     """
 
     @property
@@ -44,6 +44,8 @@ class FeatureRows(Protocol):
     @property
     def stale(self) -> Mapping[int, Sequence[str]]: ...
     @property
+    def down(self) -> Mapping[int, Sequence[str]]: ...
+    @property
     def refused(self) -> Mapping[int, Sequence[str]]: ...
 
 
@@ -52,6 +54,10 @@ class Reader(Protocol):
 
     def read(self, rows: Sequence[Mapping[str, Any]], *, at: datetime) -> FeatureRows:
         """Features as of `at`; values that a row gives itself are kept."""
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the store has failed and not answered again."""
 
 
 @dataclass(slots=True)
@@ -64,13 +70,14 @@ class _Batch:
     values: list[Sequence[Any]] = field(default_factory=list)
     missing: dict[int, Sequence[str]] = field(default_factory=dict)
     stale: dict[int, Sequence[str]] = field(default_factory=dict)
+    down: dict[int, Sequence[str]] = field(default_factory=dict)
     refused: dict[int, Sequence[str]] = field(default_factory=dict)
 
     def flags(self) -> dict[int, list[str]]:
         """Of the rows that have some: `missing:VIEW` for each view that had nothing for the row's entity, `stale:VIEW`
-        for each that had only expired values."""
+        for each that had only expired values, `default:VIEW` for each whose store did not answer."""
         found: dict[int, list[str]] = {}
-        for kind, gaps in (("missing", self.missing), ("stale", self.stale)):
+        for kind, gaps in (("missing", self.missing), ("stale", self.stale), ("default", self.down)):
             for place, views in gaps.items():
                 found.setdefault(place, []).extend(f"{kind}:{view}" for view in views)
         return found
@@ -106,7 +113,7 @@ class Scorer:
         self._use_case, version_label = contract.use_case, str(version)
         self._batch_rows = metrics.batch_rows.labels(self._use_case)
         self._predictions = metrics.predictions.labels(self._use_case, version_label)
-        self._missing, self._stale = metrics.missing_views, metrics.stale_rows
+        self._missing, self._stale, self._down = metrics.missing_views, metrics.stale_rows, metrics.default_rows
         self._serves_unlogged, self._unlogged = log_full == "serve", metrics.unlogged.labels(self._use_case)
 
     def __call__(self, requests: Sequence[PredictRequest]) -> list[Answer | RequestError]:
@@ -160,6 +167,7 @@ class Scorer:
                 if found.missing[place]:
                     batch.missing[position] = found.missing[place]
             batch.stale |= {rows[place][0]: views for place, views in found.stale.items()}
+            batch.down |= {rows[place][0]: views for place, views in found.down.items()}
             batch.refused |= {rows[place][0]: views for place, views in found.refused.items()}
         return batch
 
@@ -175,8 +183,9 @@ class Scorer:
         for place, request in enumerate(requests):
             for number in range(request.count):
                 for view in batch.refused.get(position + number, ()):
-                    self._stale.labels(self._use_case, view).inc()
-                    found.setdefault(place, _too_old(view, number))
+                    is_down = view in batch.down.get(position + number, ())
+                    (self._down if is_down else self._stale).labels(self._use_case, view).inc()
+                    found.setdefault(place, _unread(view, number) if is_down else _too_old(view, number))
             position += request.count
         return found
 
@@ -239,7 +248,8 @@ class Scorer:
         classed: Classed | None,
         ids: Sequence[str],
     ) -> list[Answer | RequestError]:
-        for metric, gaps in ((self._missing, batch.missing), (self._stale, batch.stale)):
+        gaps_of = ((self._missing, batch.missing), (self._stale, batch.stale), (self._down, batch.down))
+        for metric, gaps in gaps_of:
             for view in chain.from_iterable(gaps.values()):
                 metric.labels(self._use_case, view).inc()
         answers: list[Answer | RequestError] = []
@@ -269,6 +279,15 @@ def _too_old(view: str, row: int) -> RequestError:
         f"The feature view {view} has only expired values for row {row}, and its policy is to refuse.",
         field=f"rows[{row}]",
         todo="Send it again once the view is fresh, or give its features in the row.",
+    )
+
+
+def _unread(view: str, row: int) -> RequestError:
+    return RequestError(
+        503,
+        f"The online store does not answer for the feature view {view}, and its policy is to refuse.",
+        field=f"rows[{row}]",
+        todo="Send it again after the seconds in Retry-After, or give its features in the row.",
     )
 
 

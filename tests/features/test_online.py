@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,13 +13,15 @@ import polars as pl
 import pytest
 from returns import DAY, START, Place
 
+from features.breaker import StoreDownError
 from features.materialize import materialize
 from features.online import Reader, open_reader
+from features.online_store import Stored
 from features.plan import ReadPlan, read_plan
 from features.repo import open_store
-from features.store import repo_folder
+from features.store import open_rows, repo_folder
 from features.training_set import historical_features
-from features.views import Stale
+from features.views import Down, Stale
 from millrace.errors import FeatureError, RequestError
 
 END = START + 9 * DAY
@@ -98,6 +100,65 @@ def test_a_row_that_brings_a_views_features_is_not_stale(built: Place, plan: Rea
 
 def test_nothing_from_after_the_instant_is_answered(reader: Reader) -> None:
     assert reader.read([row()], at=END - DAY).missing == [("by_pair", "by_shop")]
+
+
+class DownRows:
+    """A store whose breaker is open."""
+
+    def read(self, keys: Sequence[bytes]) -> list[Stored | None]:
+        raise StoreDownError("The online store does not answer.")
+
+    def close(self) -> None:
+        pass
+
+
+def down_reader(built: Place, plan: ReadPlan, **policies: Down) -> Reader:
+    """A reader of a store that is down; `policies` by view."""
+    views = tuple(replace(view, down=policies.get(view.name, "default")) for view in plan.views)
+    return Reader(replace(plan, views=views), built.use_case, DownRows())
+
+
+def test_while_the_store_is_down_stored_values_are_null_and_computed_ones_stand(built: Place, plan: ReadPlan) -> None:
+    found = down_reader(built, plan).read([row(), row(shop="new")], at=END)
+    values = dict(zip(plan.features, found.values[0], strict=True))
+    assert (values["shop_orders"], values["pair_returned"], values["shop_code"]) == (None, None, "s0")
+    assert found.down == {place: ["by_pair", "by_shop", "facts"] for place in (0, 1)}
+    assert (found.missing, found.stale, found.refused) == ([(), ()], {}, {})
+
+
+def test_while_the_store_is_down_what_a_row_brings_stands(built: Place, plan: ReadPlan) -> None:
+    found = down_reader(built, plan).read([row(shop_returned=0.5, shop_orders=3)], at=END)
+    assert found.values[0][-2:] == [0.5, 3]
+    assert found.down == {0: ["by_pair", "facts"]}
+
+
+def test_a_row_without_an_entity_misses_it_though_the_store_is_down(built: Place, plan: ReadPlan) -> None:
+    found = down_reader(built, plan).read([row(item=None)], at=END)
+    assert (found.missing, found.down) == ([("by_pair", "facts")], {0: ["by_shop"]})
+
+
+def test_a_view_that_refuses_to_be_answered_without_a_store_is_named(built: Place, plan: ReadPlan) -> None:
+    rows = [row(), row(shop_returned=0.5, shop_orders=3)]
+    assert down_reader(built, plan, by_shop="refuse").read(rows, at=END).refused == {0: ["by_shop"]}
+
+
+def test_a_damaged_row_is_missing_and_the_others_stand(built: Place, plan: ReadPlan, reader: Reader) -> None:
+    class Damaging:
+        """The reader's rows, the first of them damaged."""
+
+        def read(self, keys: Sequence[bytes]) -> list[Stored | None]:
+            stored = open_rows(built.use_case, built.settings)
+            found = zip(keys, stored.read(keys), strict=True)
+            stored.close()
+            return [(one[0], one[1], b"\xc1") if one and b"s0" in key else one for key, one in found]
+
+        def close(self) -> None:
+            pass
+
+    rows = [row(), row(shop="s1")]
+    found = Reader(plan, built.use_case, Damaging()).read(rows, at=END)
+    assert found.missing == [("by_pair", "by_shop"), ()]
+    assert found.values[1] == reader.read(rows, at=END).values[1]
 
 
 def test_a_feature_that_a_row_brings_stands_in_place_of_the_stored_one(reader: Reader) -> None:

@@ -57,21 +57,22 @@ def test_dependents_reach_through_views_to_on_demand_features(plan: ReadPlan) ->
     assert plan.dependents("price") == {"hour", "shop_code", "cost", "load"}
 
 
-def test_a_view_has_the_policy_of_its_tag(place: Place) -> None:
+def test_a_view_has_the_policies_of_its_tags(place: Place) -> None:
     from feast import FeatureService
 
     def change(views: Any) -> Any:
-        views["by_shop"].tags["stale"] = "serve"
+        views["by_shop"].tags |= {"stale": "serve", "down": "refuse"}
         return [FeatureService(name="both", features=[views["by_shop"], views["by_pair"]])]
 
     plan = read_plan(place.use_case, with_service(place, change))
-    assert [(view.name, view.stale) for view in plan.views] == [("by_shop", "serve"), ("by_pair", "flag")]
+    told = [(view.name, view.stale, view.down) for view in plan.views]
+    assert told == [("by_shop", "serve", "refuse"), ("by_pair", "flag", "default")]
 
 
-def test_a_plan_from_before_there_were_policies_has_flag(plan: ReadPlan) -> None:
+def test_a_plan_from_before_there_were_policies_has_the_defaults(plan: ReadPlan) -> None:
     old = plan.to_dict()
     for view in old["views"]:
-        del view["stale"]
+        del view["stale"], view["down"]
     assert ReadPlan.from_dict(old) == plan
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -211,6 +213,63 @@ def test_a_file_that_is_damaged_later_is_named(tmp_path: Path, act: str) -> None
         acts[act]()
 
 
+def test_a_file_that_was_removed_is_no_longer_read(tmp_path: Path) -> None:
+    rows = SqliteRows(tmp_path / "online.db")
+    rows.write([entry("a", 1, 1, 1)])
+    remove(tmp_path)
+    assert (values(rows, "a"), rows.newest(LAYOUT), list(rows.scan(LAYOUT))) == ([None], None, [])
+
+
+def test_reading_makes_no_file(tmp_path: Path) -> None:
+    rows = SqliteRows(tmp_path / "online.db")
+    assert (values(rows, "a"), rows.mark(LAYOUT), list(rows.scan(LAYOUT))) == ([None], None, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_took_the_place_of_another_is_read(tmp_path: Path) -> None:
+    rows, other = SqliteRows(tmp_path / "online.db"), SqliteRows(tmp_path / "online.db")
+    rows.write([entry("a", 5, 5, 1)])
+    remove(tmp_path)
+    other.write([entry("a", 4, 4, 2)])
+    assert values(rows, "a") == [2]
+
+
+def test_a_file_that_must_exist_and_does_not_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FeatureError, match=r"cannot be read.*there is no such file.*online\.db"):
+        SqliteRows(tmp_path / "online.db", must_exist=True).read([b"a"])
+
+
+def test_a_locked_file_is_given_up(tmp_path: Path) -> None:
+    rows = SqliteRows(tmp_path / "online.db", patience=0.01)
+    rows.write([entry("a", 1, 1, 1)])
+    rows.close()
+    with locked(tmp_path / "online.db"), pytest.raises(FeatureError, match="database is locked"):
+        rows.read([key("a")])
+    assert values(rows, "a") == [1]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """The file held by somebody who lets nobody else read."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+def remove(folder: Path) -> None:
+    for path in folder.glob("online.db*"):
+        path.unlink()
+
+
+def test_many_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    def write(number: int) -> int:
+        return SqliteRows(tmp_path / f"{number // 4}.db").write([entry(f"k{number}", 1, 1, 1)])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, range(80))) == [1] * 80
+
+
 def test_reading_any_number_of_rows_from_redis_is_one_command(needs_redis: Settings) -> None:
     rows = RedisRows(needs_redis.redis_url, needs_redis.redis_prefix)
     rows.write(entry(f"k{n}", 1, 1, n) for n in range(600))
@@ -233,12 +292,15 @@ def commands_of(rows: RedisRows, act: Callable[[], object]) -> list[str]:
     return sent
 
 
-def test_a_redis_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("features.redis_store._TIMEOUT", 0.05)
+def test_a_redis_that_falls_silent_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        rows = RedisRows(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "x")
+        rows = RedisRows(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "x", patience=0.05)
         with pytest.raises(FeatureError, match="does not answer: TimeoutError"):
             rows.read([b"a"])
+        silent.settimeout(0.2)
+        silent.accept()[0].close()
+        with pytest.raises(TimeoutError):  # it was asked once
+            silent.accept()
 
 
 def test_a_redis_that_does_not_answer_is_named_without_its_password() -> None:

@@ -88,7 +88,8 @@ CONTRACT = Contract(
 
 @dataclass
 class FakeReader:
-    """Knows the carriers in `delays`; `far` is the row's distance / 1,000. `broken` makes every read fail.
+    """Knows the carriers in `delays`; `far` is the row's distance / 1,000. `broken` makes every read fail, `is_down`
+    says that the store is not even asked.
 
     Of the carriers in `expired` it has old values only, which a policy says what to do with.
     """
@@ -96,6 +97,7 @@ class FakeReader:
     delays: Mapping[str, float] = field(default_factory=lambda: {"UA": 0.5, "DL": -0.25})
     expired: Mapping[str, Stale] = field(default_factory=dict)
     broken: bool = False
+    is_down: bool = False
     reads: list[tuple[int, datetime]] = field(default_factory=list)
 
     def read(self, rows: Sequence[Mapping[str, Any]], *, at: datetime) -> FeatureRows:
@@ -112,7 +114,7 @@ class FakeReader:
             missing.append(("carrier_view",) if delay is None and carrier not in self.expired else ())
         stale = {place: ["carrier_view"] for place, policy in policies.items() if policy}
         refused = {place: ["carrier_view"] for place, policy in policies.items() if policy == "refuse"}
-        return FeatureRows(values, missing, stale, refused)
+        return FeatureRows(values, missing, stale, refused=refused)
 
 
 def late_use_case() -> UseCase:
@@ -153,6 +155,11 @@ Promote = Callable[..., ModelRow]
 
 @pytest.fixture
 def promote(settings: Settings, db: Database) -> Promote:
+    """See `promoter`."""
+    return promoter(settings, db)
+
+
+def promoter(settings: Settings, db: Database) -> Promote:
     """Write a signed bundle of sigmoid(delay · w₀ + far · w₁), register it and make it champion."""
 
     def act(

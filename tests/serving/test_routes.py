@@ -9,7 +9,11 @@ def test_live_and_ready_answer_anybody(stranger: httpx.Client) -> None:
     assert stranger.get("/health/live").json() == {"live": True}
     ready = stranger.get("/health/ready")
     assert ready.status_code == 200
-    assert ready.json() == {"ready": True, "draining": False, "models": {"late": {"version": 1, "problem": ""}}}
+    assert ready.json() == {
+        "ready": True,
+        "draining": False,
+        "models": {"late": {"version": 1, "problem": "", "degraded": ""}},
+    }
 
 
 def test_models_are_listed_with_the_one_that_serves(client: httpx.Client) -> None:

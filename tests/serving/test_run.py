@@ -71,7 +71,7 @@ def test_it_answers_as_soon_as_it_says_where_and_loads_no_heavy_library(settings
         rows = [{"carrier": "UA", "distance": 1}, {"delay": 1, "far": 0}]
         answer = client.post("/v1/late/predict", json={"rows": rows})
         assert answer.status_code == 200, answer.text
-        assert [row["flags"] for row in answer.json()["predictions"]] == [["missing:carrier_view"], []]
+        assert [row["flags"] for row in answer.json()["predictions"]] == [["default:carrier_view"], []]
         process.send_signal(signal.SIGTERM)
         assert ended(process) == (0, "loaded:\n")
 
