@@ -148,7 +148,8 @@ def _measuring(settings: Settings, trained: Trained, progress: Callable[[str], N
         if progress is not None:
             told = f"p99 {cost.p99_ms:.3g} ms, {cost.memory_mb:.1f} MB, {cost.calls:,} calls"
             progress(f"{bundle.contract.candidate}: {told}")
-        return Cost(cost.figures(), cost.notes())
+        calls = {"p99_ms": cost.calls, "p99_ms_100": cost.calls_100}
+        return Cost(cost.figures(), cost.notes(), calls)
 
     return measured
 

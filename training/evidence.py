@@ -44,10 +44,12 @@ from training.job import Trained, TrainedModel
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a bundle costs to serve, by the budget's names, and by name why a figure is missing or weak."""
+    """What a bundle costs to serve, by the budget's names; by name why a figure is missing or weak, and how many calls
+    a 99th percentile is of."""
 
     figures: Mapping[str, float]
     notes: Mapping[str, str] = field(default_factory=dict)
+    calls: Mapping[str, int] = field(default_factory=dict)
 
 
 Measure = Callable[[Bundle], Cost]
@@ -115,6 +117,7 @@ class Evidence:
             "quality": model.quality,
             "cost": cost.figures,
             "notes": cost.notes,
+            "calls": cost.calls,
             "parity": self.parity,
         }
         if model.baseline:

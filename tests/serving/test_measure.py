@@ -25,6 +25,7 @@ from millrace.settings import Settings, read_settings
 from serving.measure import Cost, measure
 from serving.measure.child import carry_out
 from serving.measure.messages import Opened, Order
+from serving.measure.process import CALLS
 
 from .conftest import CONTRACT, onnx_model
 from .test_classes import CONTRACT as OF_CLASSES
@@ -82,6 +83,16 @@ def test_however_busy_the_machine_sixty_calls_stand_behind_a_figure(
 ) -> None:
     assert small[2].calls >= 60
     assert small[2].calls_100 >= 60
+
+
+def test_10000_calls_of_each_kind_stand_behind_a_figure_when_nobody_asks_for_fewer(
+    folder: Path, settings: Settings
+) -> None:
+    assert CALLS == 10_000
+    cost = measure(folder, settings, rows=ROWS)
+    assert cost.calls >= CALLS
+    assert cost.calls_100 >= CALLS
+    assert not any("calls" in note for note in cost.notes().values())
 
 
 def test_a_small_model_takes_little_memory(small: tuple[Path, Settings, Cost]) -> None:

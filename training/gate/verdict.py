@@ -21,7 +21,8 @@ class LimitResult:
     """One limit, what was measured, and by how much it is kept (negative: missed), in the metric's unit.
 
     `measured` and `margin` are None when the metric was not measured; then the limit is not kept, unless the budget
-    has `waived` it. `interval` is the measurement's at 95 %, where there is one.
+    has `waived` it. `interval` is the measurement's at 95 %, where there is one; `note` says why there is no
+    measurement, or what weakens it.
     """
 
     metric: str
@@ -32,6 +33,7 @@ class LimitResult:
     passed: bool
     interval: tuple[float, float] | None = None
     waived: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

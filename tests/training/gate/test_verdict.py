@@ -54,7 +54,7 @@ def test_a_verdict_is_json_with_the_keys_that_others_read(verdict: Verdict) -> N
     assert stored["passed"] is False
     assert stored["limits"][1] == {
         "metric": "memory_mb", "sense": "<=", "bound": 100, "measured": 8.0, "margin": 92.0, "passed": True,
-        "interval": None, "waived": False,
+        "interval": None, "waived": False, "note": "",
     }  # fmt: skip
 
 
