@@ -149,7 +149,7 @@ def _measuring(settings: Settings, trained: Trained, progress: Callable[[str], N
             told = f"p99 {cost.p99_ms:.3g} ms, {cost.memory_mb:.1f} MB, {cost.calls:,} calls"
             progress(f"{bundle.contract.candidate}: {told}")
         calls = {"p99_ms": cost.calls, "p99_ms_100": cost.calls_100}
-        return Cost(cost.figures(), cost.notes(), calls)
+        return Cost(cost.figures(), cost.notes(), calls, cost.scores)
 
     return measured
 

@@ -19,6 +19,7 @@ import pytest
 
 from millrace.budget import COST_METRICS
 from millrace.bundle import Contract, open_bundle, write_bundle
+from millrace.engine import open_engine
 from millrace.errors import BundleError, RequestError
 from millrace.keys import public_key, signing_key
 from millrace.settings import Settings, read_settings
@@ -70,6 +71,13 @@ def test_every_figure_is_there_but_energy_without_counters(small: tuple[Path, Se
 
 def test_what_is_unmeasured_is_told_with_its_reason(small: tuple[Path, Settings, Cost]) -> None:
     assert "unmeasured: this machine shows no energy counters" in small[2].notes()["joules_per_1000"]
+
+
+def test_what_each_row_was_answered_is_told(small: tuple[Path, Settings, Cost]) -> None:
+    folder, settings, cost = small
+    bundle = open_bundle(folder, public_key=public_key(settings))
+    matrix = bundle.contract.encode_rows([*ROWS, [0.5, 1.0]])
+    assert [score for (score,) in cost.scores] == open_engine(bundle).predict(matrix).tolist()
 
 
 def test_latencies_are_ordered(small: tuple[Path, Settings, Cost]) -> None:
@@ -139,7 +147,10 @@ def test_energy_is_read_where_there_are_counters(folder: Path, settings: Setting
 
 def test_a_model_of_classes_and_of_arrays_is_measured(tmp_path: Path, settings: Settings) -> None:
     folder = bundle_at(tmp_path / "bundle", settings, model=softmax_model(), contract=OF_CLASSES)
-    assert carry_out(order_of(folder, settings, [[[0.5, 2.0, 0.0], True]])).cost is not None
+    cost = carry_out(order_of(folder, settings, [[[0.5, 2.0, 0.0], True]])).cost
+    assert cost is not None
+    assert [len(scores) for scores in cost.scores] == [len(OF_CLASSES.classes)]
+    assert sum(cost.scores[0]) == pytest.approx(1)
 
 
 def test_what_no_request_can_hold_is_not_measured(folder: Path, settings: Settings) -> None:

@@ -38,7 +38,8 @@ class LimitResult:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One rule besides the budget's limits: `name` is parity, baseline, champion, slices, calibration or robustness.
+    """One rule besides the budget's limits: `name` is parity, scores, baseline, champion, slices, calibration or
+    robustness.
 
     `figures` are JSON-able: what was measured, with its intervals and the margins that it was held against.
     """
@@ -52,8 +53,8 @@ class Check:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether the model may serve and why: `reasons` are sentences, those `against` it first (none when it passed),
-    then budget, parity, baseline, champion, slices, calibration, robustness; `limits` holds every limit with its
-    measurement, in the budget's order, `checks` the figures of everything else that was looked at."""
+    then budget, parity, scores, baseline, champion, slices, calibration, robustness; `limits` holds every limit with
+    its measurement, in the budget's order, `checks` the figures of everything else that was looked at."""
 
     passed: bool
     reasons: tuple[str, ...]
