@@ -158,6 +158,7 @@ def _log(facts: Facts, made: Made, model: TrainedModel, run: Run) -> None:
         "millrace.as_of": facts.as_of.isoformat(),
         "millrace.baseline": model.baseline,
         "millrace.engine": model.engine,
+        "millrace.device": (made.notes or {}).get("device", ""),
         "millrace.variant_of": model.of,
         "millrace.digest": model.bundle.digest,
         "millrace.made_with": " ".join(requirements()),
