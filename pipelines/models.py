@@ -24,8 +24,10 @@ from pipelines.workspace import Workspace
 from serving.measure import measure
 from training.evidence import Cost, Measure
 from training.job import Trained, train
+from training.leftovers import clear_leftovers
 from training.options import TrainOptions
 from training.promote import Judged, Outcome, settle
+from training.tracking import Tracking
 from training.warm_start import Parent, open_parent
 
 _TOLD = ("p99_ms", "p99_ms_100", "memory_mb", "bundle_mb")
@@ -73,6 +75,8 @@ def train_and_gate(
     """
     with ws.db.lease(f"train {ws.use_case.name}"), ws.run("train", as_of) as detail:
         policy = ws.use_case.training
+        tracking = Tracking(ws.settings, ws.use_case.name)
+        clear_leftovers(ws.settings, ws.use_case.name, tracking)
         plan = _read_plan(ws)
         rows = training_set(ws.use_case, ws.settings, ws.lake, since=as_of - policy.history, until=as_of, as_of=as_of)
         trained = train(
@@ -83,6 +87,7 @@ def train_and_gate(
             as_of=as_of,
             options=options,
             parent=_parent(ws, options),
+            tracking=tracking,
             progress=progress,
         )
         same = _ask_again(ws, plan, trained, options.seed) if plan else None
