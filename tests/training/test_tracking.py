@@ -342,8 +342,16 @@ def server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serv
     monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
     monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", artifacts.as_uri())
     monkeypatch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
-    for store in ("_tracking_store", "_model_registry_store", "_artifact_repo"):  # kept by the module once opened
-        monkeypatch.setattr(f"mlflow.server.handlers.{store}", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", database)
+    kept = {  # by its modules, for the whole process, as soon as a request came
+        "mlflow.server.handlers": ("_tracking_store", "_model_registry_store", "_artifact_repo"),
+        "mlflow.tracking._tracking_service.utils": ("_tracking_uri",),
+        "mlflow.tracking._model_registry.utils": ("_registry_uri",),
+    }
+    for module, names in kept.items():
+        for name in names:
+            monkeypatch.setattr(f"{module}.{name}", None)
     found = Server(settings)
     found.start()
     yield found
