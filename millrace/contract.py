@@ -28,6 +28,18 @@ Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class OutputSpec:
+    """One part of an answer: a number or, of `kind` `numbers`, one a category, from `low` to `high`; or one of the
+    `categories` as a text."""
+
+    name: str
+    kind: Literal["number", "numbers", "text"]
+    low: float | None = None
+    high: float | None = None
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Contract:
     """Everything serving must know of a model besides its weights; stored as `contract.json` of the bundle.
 
@@ -35,6 +47,8 @@ class Contract:
     as a dict, `trained_as_of` what the model could know, `lineage` how it came about (run, seed, lake versions, row
     ranges).
     `classes` name the outcomes that the model gives a probability each; without them it gives that of outcome 1.
+    `outputs` are what it answers a row with. They follow from the classes, whatever is given, and are written down for
+    those who read `contract.json`; one of before they were has them all the same.
     """
 
     use_case: str
@@ -46,6 +60,10 @@ class Contract:
     read_plan: dict[str, Any] = field(default_factory=dict)
     lineage: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outputs", _outputs(self.classes))
 
     @cached_property
     def width(self) -> int:
@@ -141,6 +159,13 @@ class Contract:
                 if wanted:
                     return RequestError(422, f"{spec.name} must be {wanted}.", field=spec.name)
         return RequestError(422, "A value cannot be encoded.")
+
+
+def _outputs(classes: tuple[str, ...]) -> tuple[OutputSpec, ...]:
+    score = OutputSpec("score", "number", 0.0, 1.0)
+    if not classes:
+        return (score,)
+    return OutputSpec("label", "text", categories=classes), score, OutputSpec("scores", "numbers", 0.0, 1.0, classes)
 
 
 def encode_contract(contract: Contract) -> bytes:

@@ -1,4 +1,4 @@
-"""The demo: the flight_delay replay of the spring of 2013, with the first champion served over HTTP on the way.
+"""The demo: a use case's replay of a stretch of its past, with the first champion served over HTTP on the way.
 
 The server is the one that production runs, a process of its own on loopback; every answer is compared with what the
 offline path gives for the same row at the same instant.
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -32,31 +32,31 @@ from pipelines.scoring import bundle_of, score_with
 from pipelines.workspace import Workspace
 from serving.keys import api_key
 
-USE_CASE = "flight_delay"
-START, END = datetime(2013, 4, 1, tzinfo=UTC), datetime(2013, 7, 1, tzinfo=UTC)
 REQUESTS = 600
 _READY_TIMEOUT_S = 60.0
 
 
-def run_demo(*, short: bool, progress: Progress) -> tuple[Summary, Path]:
-    """Run the whole loop in a clean `demo` folder below the home folder; `short` replays two weeks of the thirteen.
+def run_demo(
+    use_case: str, *, start: datetime, until: datetime, short: bool, progress: Progress
+) -> tuple[Summary, Path]:
+    """Run the whole loop in a clean `demo` folder below the home folder; `short` replays its first two weeks.
 
     Raises `BusyError` when another demo runs there.
     """
     settings = read_settings()
-    until = START + timedelta(days=14) if short else END
+    until = min(until, start + timedelta(days=14)) if short else until
     home = settings.home.absolute() / "demo"
-    return replay(USE_CASE, settings, home, start=START, until=until, progress=progress, online=serve_and_compare)
+    return replay(use_case, settings, home, start=start, until=until, progress=progress, online=serve_and_compare)
 
 
 def serve_and_compare(ws: Workspace, at: datetime) -> Summary:
-    """Serve the champion, ask it for flights of the next day as of `at`, and compare with the offline path."""
+    """Serve the champion, ask it for rows of the next day as of `at`, and compare with the offline path."""
     version = champion(ws.db, ws.use_case.name).version
     rows = population_rows(ws.use_case, ws.lake, since=at, until=at + timedelta(days=1), as_of=at).head(REQUESTS)
     plan = ReadPlan.from_dict(bundle_of(ws, version).contract.read_plan)
     asked = rows.select(*plan.row_types, *ws.use_case.population.source.key)
     with _server(ws) as (url, key):
-        answers, seconds = _ask(url, key, asked, at)
+        answers, seconds = _ask(url, key, ws.use_case.name, asked, at)
     ship(log_folder(ws.settings, ws.use_case.name), ws.lake)
     offline = historical_features(ws.use_case, ws.settings, rows.with_columns(pl.lit(at).alias(EVENT_TIME)))
     offline = score_with(ws, offline, version)
@@ -93,7 +93,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
     raise MillraceError("The server did not become ready.", looked=f"Its log: {log.read_text()[-500:]}")
 
 
-def _ask(url: str, key: str, rows: pl.DataFrame, at: datetime) -> tuple[list[Mapping[str, Any] | None], list[float]]:
+def _ask(
+    url: str, key: str, use_case: str, rows: pl.DataFrame, at: datetime
+) -> tuple[list[Mapping[str, Any] | None], list[float]]:
     """One request a row, one after the other; an answer that is not 200 is None. Also the seconds each took."""
     answers: list[Mapping[str, Any] | None] = []
     seconds = []
@@ -102,7 +104,7 @@ def _ask(url: str, key: str, rows: pl.DataFrame, at: datetime) -> tuple[list[Map
         for row in rows.iter_rows(named=True):
             values = {name: _json(value) for name, value in row.items()}
             began = time.perf_counter()
-            answer = client.post(f"/v1/{USE_CASE}/predict", json={"rows": [values], "at": moment, "features": True})
+            answer = client.post(f"/v1/{use_case}/predict", json={"rows": [values], "at": moment, "features": True})
             seconds.append(time.perf_counter() - began)
             answers.append(answer.json()["predictions"][0] if answer.status_code == 200 else None)
     return answers, seconds

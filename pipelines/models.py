@@ -25,8 +25,10 @@ from pipelines.workspace import Workspace
 from serving.measure import measure
 from training.evidence import Cost, Measure
 from training.job import Trained, train
+from training.leftovers import clear_leftovers
 from training.options import TrainOptions
 from training.promote import Judged, Outcome, settle
+from training.tracking import Tracking
 from training.warm_start import Parent, open_parent
 
 _TOLD = ("p99_ms", "p99_ms_100", "memory_mb", "bundle_mb")
@@ -74,6 +76,8 @@ def train_and_gate(
     """
     with ws.db.lease(f"train {ws.use_case.name}"), ws.run("train", as_of) as detail:
         policy = ws.use_case.training
+        tracking = Tracking(ws.settings, ws.use_case.name)
+        clear_leftovers(ws.settings, ws.use_case.name, tracking)
         plan = _read_plan(ws)
         ship_served(ws)
         rows = training_set(ws.use_case, ws.settings, ws.lake, since=as_of - policy.history, until=as_of, as_of=as_of)
@@ -85,6 +89,7 @@ def train_and_gate(
             as_of=as_of,
             options=options,
             parent=_parent(ws, options),
+            tracking=tracking,
             progress=progress,
         )
         same = _ask_again(ws, plan, trained, options.seed) if plan else None
@@ -150,7 +155,8 @@ def _measuring(settings: Settings, trained: Trained, progress: Callable[[str], N
         if progress is not None:
             told = f"p99 {cost.p99_ms:.3g} ms, {cost.memory_mb:.1f} MB, {cost.calls:,} calls"
             progress(f"{bundle.contract.candidate}: {told}")
-        return Cost(cost.figures(), cost.notes())
+        calls = {"p99_ms": cost.calls, "p99_ms_100": cost.calls_100}
+        return Cost(cost.figures(), cost.notes(), calls, cost.scores)
 
     return measured
 

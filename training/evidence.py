@@ -6,7 +6,7 @@ brings evidence and rules together and decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -31,9 +31,11 @@ from training.gate import (
     CalibrationTest,
     ChampionOnSameRows,
     RobustnessTest,
+    ScoreParity,
     SliceComparison,
     Verdict,
     calibration_test,
+    compare_scores,
     compare_slices,
     compare_with_champion,
     judge,
@@ -44,10 +46,14 @@ from training.job import Trained, TrainedModel
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a bundle costs to serve, by the budget's names, and by name why a figure is missing or weak."""
+    """What a bundle costs to serve, by the budget's names; by name why a figure is missing or weak, and how many calls
+    a 99th percentile is of. `scores` are what it answered the hold-out's sample meanwhile, a value a row or one a
+    class, where that is known."""
 
     figures: Mapping[str, float]
     notes: Mapping[str, str] = field(default_factory=dict)
+    calls: Mapping[str, int] = field(default_factory=dict)
+    scores: Sequence[Sequence[float]] = ()
 
 
 Measure = Callable[[Bundle], Cost]
@@ -100,7 +106,7 @@ class Evidence:
     """When the last training before this one was (its `as_of`); None when there was none."""
 
     def judged(self) -> list[Judged]:
-        """Every model, in the order of training; the baseline is judged by budget and parity alone."""
+        """Every model, in the order of training; the baseline is judged by budget, parity and scores alone."""
         return [self._judged(model) for model in self.trained.models]
 
     def standing(self) -> tuple[ModelRow, Quality, Cost] | None:
@@ -115,7 +121,9 @@ class Evidence:
             "quality": model.quality,
             "cost": cost.figures,
             "notes": cost.notes,
+            "calls": cost.calls,
             "parity": self.parity,
+            "scores": self._scores(model, cost),
         }
         if model.baseline:
             return Judged(model, cost, judge(self.budget, **named))
@@ -129,6 +137,10 @@ class Evidence:
             robustness=self._robustness(model),
         )
         return Judged(model, cost, verdict)
+
+    def _scores(self, model: TrainedModel, cost: Cost) -> ScoreParity | None:
+        """What was judged against what was answered along the path that serves."""
+        return compare_scores(model.scores[self.trained.sampled()], cost.scores) if cost.scores else None
 
     def _against_champion(self, model: TrainedModel) -> ChampionOnSameRows | None:
         if self.champion is None:

@@ -58,7 +58,11 @@ class Trained:
     def sample(self, rows: int = 1_000) -> list[list[Any]]:
         """Up to `rows` hold-out rows, evenly spread, as plain values in the contract's order: what measuring sends."""
         names = self.models[0].bundle.contract.names
-        return [list(row) for row in spread(self.holdout, rows).select(names).iter_rows()]
+        return [list(row) for row in self.holdout[self.sampled(rows)].select(names).iter_rows()]
+
+    def sampled(self, rows: int = 1_000) -> NDArray[np.int64]:
+        """The places of the sample's rows in the hold-out."""
+        return spread(self.holdout.height, rows)
 
 
 def train(

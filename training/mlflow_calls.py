@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,12 +75,24 @@ class MlflowCalls:
     def make(self, call: Call) -> None:
         """Make a call. Raises `OutageError` when it may be made later; MLflow's own error, or `ValueError`, when it
         never can be."""
+        with self._reached():
+            self._make(call)
+
+    def open_runs(self) -> list[str]:
+        """MLflow's ids of our runs that have not ended. Raises `OutageError` when MLflow does not answer."""
+        ours = f"attributes.status = 'RUNNING' and tags.`{RUN_TAG}` LIKE '{_OURS}%'"
+        with self._reached():
+            return [run.info.run_id for run in self.client.search_runs([self._experiment], ours)]
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """What says that MLflow is away is raised as `OutageError`, its refusals as they are."""
         from mlflow.exceptions import MlflowException
 
         if not self.answers():
             raise OutageError("its server does not answer")
         try:
-            self._make(call)
+            yield
         except MlflowException as error:
             if error.get_http_status_code() < 500 and error.get_http_status_code() != 429:
                 raise

@@ -86,6 +86,7 @@ class Provenance:
             "millrace.dirty": str(self.use_case.dirty or self.platform.dirty).lower(),
             "millrace.lock": self.lock,
             "millrace.rows": self.rows,
+            "millrace.machine": json.dumps(dict(self.machine)),
             "millrace.options": json.dumps(dict(self.options)),
             **{f"lake.{one.name}": str(one.version) for one in self.inputs},
         }

@@ -95,9 +95,9 @@ def record(facts: Facts, made: Made, run: Run, origin: Origin, *, baseline: Qual
     return model
 
 
-def spread(frame: pl.DataFrame, rows: int) -> pl.DataFrame:
-    """At most `rows` rows of the frame, evenly spread over it."""
-    return frame[np.linspace(0, frame.height - 1, min(frame.height, rows)).astype(int)]
+def spread(height: int, rows: int) -> NDArray[np.int64]:
+    """The places of at most `rows` of so many rows, evenly spread over them."""
+    return np.linspace(0, height - 1, min(height, rows)).astype(np.int64)
 
 
 def _contract(facts: Facts, made: Made, origin: Origin, run: Run) -> Contract:
@@ -111,11 +111,12 @@ def _contract(facts: Facts, made: Made, origin: Origin, run: Run) -> Contract:
 
 
 def _write(facts: Facts, contract: Contract, model: bytes, scores: Scores, card: str, run: Run) -> Bundle:
+    scored = _with_scores(facts.split.holdout, contract, scores)
     return write_bundle(
         facts.folder("staging") / run.key,
         contract=contract,
         model=model,
-        reference=spread(_with_scores(facts.split.holdout, contract, scores), MAX_REFERENCE_ROWS),
+        reference=scored[spread(scored.height, MAX_REFERENCE_ROWS)],
         key=signing_key(facts.settings),
         card=card,
     )
@@ -157,6 +158,7 @@ def _log(facts: Facts, made: Made, model: TrainedModel, run: Run) -> None:
         "millrace.as_of": facts.as_of.isoformat(),
         "millrace.baseline": model.baseline,
         "millrace.engine": model.engine,
+        "millrace.device": (made.notes or {}).get("device", ""),
         "millrace.variant_of": model.of,
         "millrace.digest": model.bundle.digest,
         "millrace.made_with": " ".join(requirements()),

@@ -72,6 +72,14 @@ class Tracking:
             self._own = None
         return self._own is None
 
+    def end_left(self) -> None:
+        """End as killed the runs that earlier trainings left open; another that runs now must not be there."""
+        try:
+            for run in self._calls.open_runs():
+                self.send({"call": "end", "run": run, "status": "KILLED", "at": now_ms()})
+        except OutageError as error:
+            _log.warning("MLflow does not answer (%s): runs of killed trainings stay open until the next.", error)
+
     def id_of(self, key: str) -> str:
         """MLflow's id of a run; ours as long as MLflow has not made it."""
         return self._calls.id_of(key)

@@ -1,9 +1,10 @@
 """The models that compete, and the plain one that each must beat, on the 64 grey values of an image."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from millrace import ModelInput
+from millrace import Distil, Int8, ModelInput, Prune, Real, TorchCandidate
 
 from .sources import CLASSES
 
@@ -49,3 +50,17 @@ def cnn(inputs: Sequence[ModelInput], width: int = 16, dropout: float = 0.5) -> 
             return self.layers(moved(images) if self.training else images)
 
     return Cnn()
+
+
+student = TorchCandidate(
+    "student", partial(cnn, width=12, dropout=0.2), max_epochs=60, batch_size=32, patience=60, variants=(Int8(),)
+)
+network = TorchCandidate(
+    "cnn",
+    cnn,
+    search={"learning_rate": Real(1e-3, 4e-3, default=2e-3, log=True), "dropout": (0.5, 0.3)},
+    max_epochs=60,
+    batch_size=64,
+    patience=60,
+    variants=(Distil(student), Prune(0.5, epochs=30), Int8()),
+)

@@ -6,30 +6,11 @@ The image comes with the request as an array of 64 values: there is no feature s
 """
 
 from datetime import timedelta
-from functools import partial
 
-from millrace import (
-    Budget,
-    Candidate,
-    Distil,
-    Int8,
-    Label,
-    Population,
-    Prune,
-    Real,
-    TorchCandidate,
-    Training,
-    UseCase,
-    at_least,
-    at_most,
-)
+from millrace import Budget, Candidate, Label, Population, Training, UseCase, at_least, at_most
 
-from .models import cnn, logistic
+from .models import logistic, network
 from .sources import CLASSES, READ_AFTER, digits, images
-
-student = TorchCandidate(
-    "student", partial(cnn, width=12, dropout=0.2), max_epochs=60, batch_size=32, patience=60, variants=(Int8(),)
-)
 
 use_case = UseCase(
     name="digits_camera",
@@ -39,17 +20,7 @@ use_case = UseCase(
     label=Label(digits, column="digit", arrives_after=READ_AFTER, classes=CLASSES),
     request_features=("image",),
     baseline=Candidate("logistic", logistic),
-    candidates=(
-        TorchCandidate(
-            "cnn",
-            cnn,
-            search={"learning_rate": Real(1e-3, 4e-3, default=2e-3, log=True), "dropout": (0.5, 0.3)},
-            max_epochs=60,
-            batch_size=64,
-            patience=60,
-            variants=(Distil(student), Prune(0.5, epochs=30), Int8()),
-        ),
-    ),
+    candidates=(network,),
     budget=Budget(at_least(accuracy=0.98), at_most(p99_ms=10, memory_mb=100), prefer="cheapest"),
     training=Training(history=timedelta(days=36_500), holdout=timedelta(minutes=450)),
 )

@@ -16,16 +16,19 @@ app = typer.Typer()
 
 @app.command()
 def demo(
-    short: Annotated[bool, typer.Option("--short", help="Two weeks of replay instead of thirteen.")] = False,
+    use_case: Name,
+    start: Annotated[datetime, typer.Option("--from", parser=instant, metavar="TIME", help="First week's start.")],
+    until: Annotated[datetime, typer.Option("--until", parser=instant, metavar="TIME", help="End of the last week.")],
+    short: Annotated[bool, typer.Option("--short", help="The first two weeks only.")] = False,
     json: Json = False,
 ) -> None:
-    """Run the whole loop on real flights.
+    """Run the whole loop on the past.
 
-    From raw files to a model that is served, watched and retrained; thirteen weeks of 2013.
+    From raw files to a model that is served, watched and retrained; `make demo` names the flights of spring 2013.
     """
     from pipelines.demo import run_demo
 
-    summary, path = run_demo(short=short, progress=console.progress(json))
+    summary, path = run_demo(use_case, start=start, until=until, short=short, progress=console.progress(json))
     console.show_replay(summary, path, json)
 
 

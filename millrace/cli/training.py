@@ -178,6 +178,7 @@ def _for_people(found: dict[str, Any]) -> dict[str, Any]:
             "measured": one["measured"],
             "margin": one["margin"],
             "kept": "waived" if one.get("waived") else one["passed"],
+            "note": one.get("note", ""),
         }
         for one in found["limits"]
     ]

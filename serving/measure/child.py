@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from millrace.bundle import Bundle
     from serving.online.request import PredictRequest
 
-Score = Callable[[Sequence["PredictRequest"]], object]
+Score = Callable[[Sequence["PredictRequest"]], Sequence[Any]]
 
 BATCH = 100
 _BUSY = 0.1
@@ -81,7 +81,7 @@ def _measured(order: Order, model: _Opened, before: int) -> Cost:
     singles = [[_request([row], 1)] for row in rows]
     hundreds = [[_request(rows[start:] + rows[:start], BATCH)] for start in range(0, len(rows), BATCH)]
     requests = resident_bytes() - opened
-    model.score([_request(rows, len(rows))])
+    scores = _scores(model, rows)
     with stopwatch() as watch:
         end = watch.now() + order.limit_s
         one = timed(model.score, singles, calls=order.calls, limit_s=order.limit_s / 2, stopwatch=watch)
@@ -99,7 +99,17 @@ def _measured(order: Order, model: _Opened, before: int) -> Cost:
         calls=one.calls,
         calls_100=hundred.calls,
         remarks=_remarks(one, hundred, order.calls) | ({"joules_per_1000": f"unmeasured: {why}"} if why else {}),
+        scores=scores,
     )
+
+
+def _scores(model: _Opened, rows: list[dict[str, Any]]) -> list[list[float]]:
+    """What all rows are answered at once: the score of each, of a model of classes those of all classes."""
+    from serving.online.request import PredictRequest, ScoresRequest
+
+    classes = model.bundle.contract.classes
+    (answer,) = model.score([(ScoresRequest if classes else PredictRequest)(rows, at=None, features=False)])
+    return [[row.scores[name] for name in classes] if classes else [row.score] for row in answer.predictions]
 
 
 def _metered(
@@ -153,7 +163,7 @@ def _scorer(bundle: Bundle, threads: int) -> Score:
         metrics=Metrics(), clock=lambda: datetime.now(UTC),
     )  # fmt: skip
 
-    def checked(requests: Sequence[PredictRequest]) -> object:
+    def checked(requests: Sequence[PredictRequest]) -> Sequence[Any]:
         for answer in (answers := score(requests)):
             if isinstance(answer, MillraceError):
                 raise answer

@@ -26,6 +26,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     `bundle_mb`: size on disk without the reference sample. `joules_per_1000`: energy of 1,000 predictions in batches
     of 100, less what the machine draws when idle; None where it cannot be measured. `remarks` says, by metric, why a
     figure is missing or what weakens it.
+
+    `scores`: what each of the rows that it was measured with was answered, a value a row or one a class.
     """
 
     p50_ms: float
@@ -39,6 +41,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     calls: int
     calls_100: int
     remarks: dict[str, str] = {}
+    scores: list[list[float]] = []
 
     def figures(self) -> dict[str, float]:
         """Every measured metric of `COST_METRICS`, by name; what could not be measured is absent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import inf, nan
@@ -206,6 +208,23 @@ def test_a_builder_receives_the_inputs_in_order() -> None:
 
 def test_a_contract_survives_json() -> None:
     assert decode_contract(encode_contract(contract())) == contract()
+
+
+def test_what_is_answered_is_written_down() -> None:
+    told = json.loads(encode_contract(contract()))["outputs"]
+    assert told == [{"name": "score", "kind": "number", "low": 0.0, "high": 1.0, "categories": []}]
+    of_classes = json.loads(encode_contract(replace(contract(), classes=("a", "b"))))["outputs"]
+    assert [(one["name"], one["kind"], one["low"], one["high"], one["categories"]) for one in of_classes] == [
+        ("label", "text", None, None, ["a", "b"]),
+        ("score", "number", 0.0, 1.0, []),
+        ("scores", "numbers", 0.0, 1.0, ["a", "b"]),
+    ]
+
+
+def test_a_contract_of_before_outputs_were_written_down_has_them_too() -> None:
+    stored = json.loads(encode_contract(contract()))
+    del stored["outputs"]
+    assert decode_contract(json.dumps(stored).encode()) == contract()
 
 
 @pytest.mark.parametrize("stored", [b"", b"{}", b"[1]", b'{"use_case": "\xff"}', b'{"use_case": 3}', b"\x80\x04"])

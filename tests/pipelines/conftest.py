@@ -16,6 +16,40 @@ CASES = Path(__file__).parent / "cases"
 START = datetime(2024, 1, 20, tzinfo=UTC)
 
 
+NETWORK = """
+
+def net(inputs: Any) -> Any:
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(len(inputs), 1)
+
+        def forward(self, X: torch.Tensor) -> torch.Tensor:
+            return self.layer(X.nan_to_num(0.0)).squeeze(-1)
+
+    return Net()
+
+
+network = TorchCandidate(
+    "net", net, search={"learning_rate": Real(1e-3, 1e-1, log=True)}, max_epochs=3, batch_size=64, variants=(Int8(),)
+)
+use_case = replace(use_case, name="taxi_net", candidates=(network,))
+"""
+
+
+@pytest.fixture(scope="session")
+def network_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny use case whose candidate is a network with a variant: `taxi_net`."""
+    folder = tmp_path_factory.mktemp("cases")
+    (folder / "taxi_net").mkdir()
+    taxi = (CASES / "taxi" / "use_case.py").read_text()
+    imports = "from dataclasses import replace\nfrom millrace import Int8, Real, TorchCandidate\n"
+    (folder / "taxi_net" / "use_case.py").write_text(taxi.replace("from typing", f"{imports}from typing", 1) + NETWORK)
+    return folder
+
+
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
     """An empty platform on which the tiny use case is found by name."""

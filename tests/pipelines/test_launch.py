@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,9 +22,11 @@ from millrace import Candidate, UseCase
 from millrace.cli import app, main
 from millrace.errors import GateError, MillraceError, TrainingError
 from millrace.loader import load_use_case
+from millrace.registry import experiment_id, mlflow_client
 from millrace.settings import Settings
-from pipelines import launch
+from pipelines import data, launch
 from pipelines.launch import Job, arguments, default_limit, run_limited
+from pipelines.workspace import Workspace, open_workspace
 from training.hardware import Hardware
 from training.options import TrainOptions
 
@@ -184,6 +186,56 @@ def test_a_training_in_a_process_of_its_own_ends_with_the_childs_error(
     assert end.value.code == 2
     said = json.loads(capsys.readouterr().err)
     assert (said["error"], "MILLRACE_DATABASE_URL" in str(said)) == ("SettingsError", True)
+
+
+@pytest.fixture(scope="module")
+def network_home(network_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home folder of a platform that has the rows of `taxi_net`."""
+    home = tmp_path_factory.mktemp("network")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MILLRACE_USE_CASES", str(network_cases))
+        with open_workspace("taxi_net", home) as ws:
+            data.ingest(ws, as_of=AS_OF)
+    return home
+
+
+@pytest.fixture
+def network(network_home: Path, network_cases: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """That platform, open, and named by the environment."""
+    monkeypatch.setenv("MILLRACE_USE_CASES", str(network_cases))
+    monkeypatch.setenv("MILLRACE_HOME", str(network_home))
+    with open_workspace("taxi_net") as ws:
+        yield ws
+
+
+def devices(ws: Workspace) -> list[str]:
+    """On what the network was fitted in each training, and why, the newest first."""
+    client = mlflow_client(ws.settings)
+    runs = client.search_runs([experiment_id(client, ws.settings, "taxi_net")], "attributes.run_name = 'net'")
+    return [run.data.tags["millrace.device"] for run in runs]
+
+
+def test_a_training_in_a_process_of_its_own_is_registered_and_answers_as_one_here(network: Workspace) -> None:
+    told: list[str] = []
+    found = launch.in_subprocess(Job("taxi_net", AS_OF, TrainOptions(seed=2)), told.append, limit=LONG)
+    assert found["as_of"] == AS_OF
+    assert [line["candidate"] for line in found["candidates"]] == ["constant (baseline)", "net", "net+int8"]
+    assert [line.split(":")[0] for line in told if "log loss" in line] == ["constant", "net", "net+int8"]
+    row = network.db.model("taxi_net", found["version"])
+    assert row is not None
+    assert row.run_id
+
+
+def test_under_torchrun_two_processes_make_one_version(network: Workspace) -> None:
+    before = len(network.db.models("taxi_net"))
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "millrace.cli"]
+    train = ["train", "taxi_net", "--as-of", AS_OF.isoformat(), "--device", "cpu", "--json"]
+    done = subprocess.run([*run, *train], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [line["candidate"] for line in found["candidates"]] == ["constant (baseline)", "net", "net+int8"]
+    assert len(network.db.models("taxi_net")) == before + 1
+    assert "2 processes share each batch (ddp)" in devices(network)[0]
 
 
 def test_a_worker_without_a_server_says_what_to_start(environment: Settings) -> None:

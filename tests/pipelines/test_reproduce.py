@@ -77,6 +77,31 @@ def test_the_baseline_can_be_made_again_too(ws: Workspace, trained: tuple[Path, 
     assert (found.model, found.equal) == ("constant", True)
 
 
+@pytest.fixture(scope="module")
+def network(network_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, Trained]]:
+    """A platform with a network that was searched for and its variant."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MILLRACE_USE_CASES", str(network_cases))
+        patch.setenv("MILLRACE_HOME", str(tmp_path_factory.mktemp("network")))
+        with open_workspace("taxi_net") as ws:
+            data.ingest(ws, as_of=START)
+            rows, plan = rows_aside(ws.use_case, ws.settings, ws.lake, as_of=START)
+            yield ws, train(ws.use_case, ws.settings, rows, plan, as_of=START, options=TrainOptions(trials=2))
+
+
+@pytest.mark.parametrize("name", ["net", "net+int8"])
+def test_a_network_that_was_searched_for_and_its_variant_are_made_again_equal(
+    network: tuple[Workspace, Trained], name: str
+) -> None:
+    ws, made = network
+    (model,) = (one for one in made.models if one.candidate == name)
+    lineage = model.bundle.contract.lineage
+    assert lineage["root_params"]["learning_rate"] > 0
+    found = reproduce(ws, model.run_id)
+    assert found.equal, found
+    assert (found.model, found.model_equal, found.max_score_difference) == (name, True, 0)
+
+
 def test_a_registered_version_is_found_by_its_number(ws: Workspace, model: TrainedModel) -> None:
     row = ModelRow("taxi", 7, "logistic", model.run_id, "b", "d", START, START, "refused")
     ws.db.add_model(row)

@@ -26,6 +26,12 @@ def test_the_first_champion_has_kept_every_limit(ws: Workspace):
     assert {limit["metric"] for limit in champion.verdict["limits"]} == {"roc_auc", "p99_ms", "memory_mb"}
 
 
+def test_its_features_and_its_scores_were_asked_again_along_the_path_that_serves(ws: Workspace):
+    checks = {one["name"]: one["figures"] for one in ws.db.champion("taxi").verdict["checks"]}
+    assert (checks["parity"]["mismatches"], checks["scores"]["mismatches"]) == (0, 0)
+    assert checks["scores"]["rows"] >= 200
+
+
 def test_ingesting_again_brings_nothing_new(ws: Workspace):
     assert data.ingest(ws, as_of=START).rows == 0
 

@@ -19,7 +19,15 @@ STORED = {
     "reasons": ["p99 latency of one row is 7 ms and must be at most 5 ms."],
     "against": ["p99 latency of one row is 7 ms and must be at most 5 ms."],
     "limits": [
-        {"metric": "p99_ms", "sense": "<=", "bound": 5.0, "measured": 7.0, "margin": -2.0, "passed": False},
+        {
+            "metric": "p99_ms",
+            "sense": "<=",
+            "bound": 5.0,
+            "measured": 7.0,
+            "margin": -2.0,
+            "passed": False,
+            "note": "of 6,000 calls",
+        },
         {"metric": "roc_auc", "sense": ">=", "bound": 0.5, "measured": 0.75, "passed": True},
         {"metric": "joules_per_1000", "sense": "<=", "bound": 1.0, "measured": None, "margin": None, "passed": False},
     ],
@@ -82,5 +90,6 @@ def test_people_get_the_same(judged: Workspace, capsys: pytest.CaptureFixture[st
     code, out = run(capsys, "verdict", "taxi", "--version", "2")
     assert code == 0
     assert "must be at most 5 ms" in out
+    assert "of 6,000 calls" in out
     assert "p99_ms" in out
     assert "-2" in out

@@ -19,12 +19,14 @@ import pytest
 
 from millrace.budget import COST_METRICS
 from millrace.bundle import Contract, open_bundle, write_bundle
+from millrace.engine import open_engine
 from millrace.errors import BundleError, RequestError
 from millrace.keys import public_key, signing_key
 from millrace.settings import Settings, read_settings
 from serving.measure import Cost, measure
 from serving.measure.child import carry_out
 from serving.measure.messages import Opened, Order
+from serving.measure.process import CALLS
 
 from .conftest import CONTRACT, onnx_model
 from .test_classes import CONTRACT as OF_CLASSES
@@ -71,6 +73,13 @@ def test_what_is_unmeasured_is_told_with_its_reason(small: tuple[Path, Settings,
     assert "unmeasured: this machine shows no energy counters" in small[2].notes()["joules_per_1000"]
 
 
+def test_what_each_row_was_answered_is_told(small: tuple[Path, Settings, Cost]) -> None:
+    folder, settings, cost = small
+    bundle = open_bundle(folder, public_key=public_key(settings))
+    matrix = bundle.contract.encode_rows([*ROWS, [0.5, 1.0]])
+    assert [score for (score,) in cost.scores] == open_engine(bundle).predict(matrix).tolist()
+
+
 def test_latencies_are_ordered(small: tuple[Path, Settings, Cost]) -> None:
     cost = small[2]
     assert 0 < cost.p50_ms <= cost.p99_ms
@@ -82,6 +91,16 @@ def test_however_busy_the_machine_sixty_calls_stand_behind_a_figure(
 ) -> None:
     assert small[2].calls >= 60
     assert small[2].calls_100 >= 60
+
+
+def test_10000_calls_of_each_kind_stand_behind_a_figure_when_nobody_asks_for_fewer(
+    folder: Path, settings: Settings
+) -> None:
+    assert CALLS == 10_000
+    cost = measure(folder, settings, rows=ROWS)
+    assert cost.calls >= CALLS
+    assert cost.calls_100 >= CALLS
+    assert not any("calls" in note for note in cost.notes().values())
 
 
 def test_a_small_model_takes_little_memory(small: tuple[Path, Settings, Cost]) -> None:
@@ -128,7 +147,10 @@ def test_energy_is_read_where_there_are_counters(folder: Path, settings: Setting
 
 def test_a_model_of_classes_and_of_arrays_is_measured(tmp_path: Path, settings: Settings) -> None:
     folder = bundle_at(tmp_path / "bundle", settings, model=softmax_model(), contract=OF_CLASSES)
-    assert carry_out(order_of(folder, settings, [[[0.5, 2.0, 0.0], True]])).cost is not None
+    cost = carry_out(order_of(folder, settings, [[[0.5, 2.0, 0.0], True]])).cost
+    assert cost is not None
+    assert [len(scores) for scores in cost.scores] == [len(OF_CLASSES.classes)]
+    assert sum(cost.scores[0]) == pytest.approx(1)
 
 
 def test_what_no_request_can_hold_is_not_measured(folder: Path, settings: Settings) -> None:

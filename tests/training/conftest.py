@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from millrace import (
     ModelInput,
     Population,
     Source,
+    TorchCandidate,
     Training,
     UseCase,
     at_least,
@@ -60,6 +62,21 @@ def build_trees(inputs: Sequence[ModelInput], max_iter: int = 30) -> Any:
 def build_coin(inputs: Sequence[ModelInput]) -> Any:
     """What knows next to nothing: a regression held near the share of positives."""
     return build_logistic(inputs, C=1e-6)
+
+
+def build_net(inputs: Sequence[ModelInput]) -> Any:
+    """A network of one linear layer on what is not missing."""
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(len(inputs), 1)
+
+        def forward(self, X: torch.Tensor) -> torch.Tensor:
+            return self.layer(X.nan_to_num(0.0)).squeeze(-1)
+
+    return Net()
 
 
 def rows_until(as_of: datetime, *, days: int = 40, a_day: int = 60, seed: int = 0) -> pl.DataFrame:
@@ -147,6 +164,12 @@ def use_case() -> UseCase:
         slices=("carrier",),
         training=Training(history=timedelta(days=60), holdout=timedelta(days=7), min_rows=500),
     )
+
+
+@pytest.fixture
+def with_network(use_case: UseCase) -> UseCase:
+    """The use case with a network alone, fitted for one epoch."""
+    return replace(use_case, baseline=None, candidates=(TorchCandidate("net", build_net, max_epochs=1),))
 
 
 @pytest.fixture

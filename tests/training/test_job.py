@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -24,8 +26,11 @@ from millrace.quality import quality
 from millrace.registry import experiment_id, mlflow_client
 from millrace.settings import Settings
 from training.job import Trained, train
+from training.network.loop import Loop
 from training.options import TrainOptions
 from training.runs import read_artifact
+
+LOCK = Path(__file__).resolve().parents[2] / "requirements.lock"
 
 
 @pytest.fixture
@@ -83,6 +88,12 @@ def test_every_run_holds_parameters_metrics_versions_and_the_bundle(trained: Tra
     names = {Path(artifact.path).name for artifact in client.list_artifacts(model.run_id, "model/bundle")}
     assert names == {"model.onnx", "contract.json", "reference.parquet", "manifest.json", "model_card.md"}
     assert [one.dataset.name for one in run.inputs.dataset_inputs] == ["raw/trips"]
+    assert re.fullmatch("[0-9a-f]{40}", run.data.tags["mlflow.source.git.commit"])
+    assert run.data.tags["millrace.lock"] == hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    assert json.loads(run.data.tags["millrace.machine"]).keys() >= {"cpu", "cores", "memory_mb", "gpus", "system"}
+    assert run.data.params["seed"] == "0"
+    assert run.data.metrics["seconds"] == model.seconds
+    assert run.info.end_time >= run.info.start_time
     assert run.data.tags["millrace.rows"] == model.bundle.contract.lineage["provenance"]["rows"]
 
 
@@ -175,3 +186,47 @@ def test_a_feature_with_the_name_of_a_logged_column_is_refused(
     rows = replace(training_set, frame=frame, features=(*training_set.features, name))
     with pytest.raises(TrainingError, match=f"'{name}' has the name of a column"):
         train(use_case, settings, rows, plan, as_of=as_of)
+
+
+def test_a_networks_run_has_its_curves_and_where_it_was_fitted_and_why(
+    with_network: UseCase, settings: Settings, training_set: TrainingSet, plan: ReadPlan, as_of: datetime
+) -> None:
+    three = replace(with_network, candidates=(replace(with_network.candidates[0], max_epochs=3, patience=3),))
+    (model,) = train(three, settings, training_set, plan, as_of=as_of).models
+    client = mlflow_client(settings)
+    for curve in ("fit_loss", "watch_loss"):
+        points = client.get_metric_history(model.run_id, curve)
+        assert [point.step for point in points] == [0, 1, 2]
+        assert all(0 < point.value < 2 for point in points)
+    device = client.get_run(model.run_id).data.tags["millrace.device"]
+    assert re.match(r"(cpu|cuda), (float32|bfloat16): .+", device)
+    assert device == model.bundle.contract.lineage["notes"]["device"]
+
+
+def test_a_training_that_was_interrupted_in_a_step_goes_on_to_the_same_bytes(
+    with_network: UseCase,
+    settings: Settings,
+    training_set: TrainingSet,
+    plan: ReadPlan,
+    as_of: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = replace(with_network.candidates[0], max_epochs=4, patience=4, batch_size=256)
+    case = replace(with_network, candidates=(network,))
+    whole = train(case, settings, training_set, plan, as_of=as_of).models[0]
+    take, steps = Loop._take_step, 0
+
+    def interrupted(loop: Loop, *given: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 20:
+            raise KeyboardInterrupt
+        take(loop, *given)
+
+    monkeypatch.setattr(Loop, "_take_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(case, settings, training_set, plan, as_of=as_of)
+    continued = train(case, settings, training_set, plan, as_of=as_of, options=TrainOptions(resume=True)).models[0]
+    assert "continued at epoch" in continued.bundle.contract.lineage["notes"]["device"]
+    assert continued.bundle.model() == whole.bundle.model()
+    assert continued.scores.tolist() == whole.scores.tolist()

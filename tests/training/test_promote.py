@@ -242,6 +242,38 @@ def test_a_damaged_champion_does_not_keep_a_good_model_out(
     assert "cannot be compared" in outcome.reason
 
 
+def answering(trained: Trained, tampered: str = "") -> Measure:
+    """A meter whose path answers every model's own scores, but of one model the tenth row of the sample."""
+
+    def measure(bundle: Bundle) -> Cost:
+        name = bundle.contract.candidate
+        (model,) = (one for one in trained.models if one.candidate == name)
+        scores = model.scores[trained.sampled()][:, None].tolist()
+        scores[9][0] += 2e-5 if name == tampered else 0.0
+        return Cost(CHEAP, scores=scores)
+
+    return measure
+
+
+def test_a_model_whose_scores_are_the_same_along_the_serving_path_serves(
+    use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime
+) -> None:
+    outcome = settle(use_case, settings, db, trained, answering(trained), parity=SAME, as_of=as_of)
+    assert (outcome.promoted, outcome.version.candidate) == (True, "trees")
+    rows = f"{min(trained.holdout.height, 1_000):,}"
+    assert f"{rows} hold-out rows are given the scores that it is judged by" in outcome.reason
+
+
+def test_one_score_that_differs_along_the_serving_path_refuses_the_model(
+    use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime
+) -> None:
+    outcome = settle(use_case, settings, db, trained, answering(trained, "trees"), parity=SAME, as_of=as_of)
+    trees = outcome.judged[2].verdict
+    assert [one.name for one in trees.checks if not one.passed] == ["scores"]
+    assert "are given other scores than those that it is judged by: row 9 of them" in trees.against[0]
+    assert (outcome.promoted, outcome.version.candidate) == (True, "logistic")  # the next best
+
+
 def test_a_model_whose_features_differ_online_does_not_serve(
     use_case: UseCase, settings: Settings, db: Database, trained: Trained, as_of: datetime
 ) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import polars as pl
 import pytest
@@ -114,5 +117,22 @@ def test_everything_is_json_and_fits_mlflows_tags(
     assert told["locked"] == "requirements.lock"
     assert [(one["name"], one["version"]) for one in told["inputs"]] == [("raw/trips", 1)]
     assert {"cpu", "cores"} <= set(told["machine"])
-    assert len(found.tags()["mlflow.source.git.commit"]) in (0, 40)
-    assert found.tags()["lake.raw/trips"] == "1"
+    tags = found.tags()
+    assert tags["lake.raw/trips"] == "1"
+    assert json.loads(tags["millrace.machine"]) == told["machine"]
+    assert max(map(len, tags.values())) < 5_000
+
+
+def test_a_use_cases_own_commit_is_the_runs(
+    use_case: UseCase,
+    settings: Settings,
+    training_set: TrainingSet,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package = ModuleType("millrace_use_case_late")
+    package.__path__ = [str(folder)]
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    tags = provenance(use_case, settings, training_set, TrainOptions()).tags()
+    assert tags["mlflow.source.git.commit"] == code_of(folder).commit
+    assert re.fullmatch("[0-9a-f]{40}", tags["mlflow.source.git.commit"])

@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 
+from millrace import UseCase
+from millrace.db import Database
 from millrace.errors import MillraceError
 from millrace.registry import experiment_id, mlflow_client
 from millrace.settings import Settings
+from training.evidence import Cost
 from training.job import Trained, train
 from training.mlflow_calls import MlflowCalls, OutageError
+from training.promote import settle
 from training.provenance import TableInput
 from training.tracking import Run, Tracking, record_verdicts
 
@@ -155,6 +159,37 @@ def test_a_body_that_raises_leaves_a_failed_run(settings: Settings) -> None:
     with pytest.raises(KeyError), Tracking(settings, "late").run("odd"):
         raise KeyError("depth")
     assert [run.info.status for run in runs(settings)] == ["FAILED"]
+
+
+def test_runs_that_earlier_trainings_left_open_are_ended_as_killed_and_no_others(
+    settings: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    client = mlflow_client(settings)
+    tracking = Tracking(settings, "late")
+    with tracking.run("whole") as run:
+        tell(run, bundle)
+    tracking.send({"call": "create", "run": "millrace-left", "name": "left", "at": 0})
+    client.create_run(experiment_id(client, settings, "late"), run_name="somebody's")
+    Tracking(settings, "late").end_left()
+    found = {run.info.run_name: run for run in runs(settings)}
+    assert {name: run.info.status for name, run in found.items()} == {
+        "whole": "FINISHED",
+        "left": "KILLED",
+        "somebody's": "RUNNING",
+    }
+    assert found["left"].info.end_time is not None
+    check_whole(settings, found["whole"], tmp_path)
+
+
+def test_open_runs_wait_for_mlflow(settings: Settings) -> None:
+    tracking = Tracking(settings, "late")
+    tracking.send({"call": "create", "run": "millrace-left", "name": "left", "at": 0})
+    tracking._calls._experiment  # noqa: B018  # asked for while MLflow answers
+    lost = broken(tracking, 0)
+    tracking.end_left()
+    lost.left = 1_000
+    tracking.end_left()
+    assert [run.info.status for run in runs(settings)] == ["KILLED"]
 
 
 def test_a_call_that_mlflow_refuses_is_told_at_once(settings: Settings) -> None:
@@ -307,6 +342,16 @@ def server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serv
     monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
     monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", artifacts.as_uri())
     monkeypatch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", database)
+    kept = {  # by its modules, for the whole process, as soon as a request came
+        "mlflow.server.handlers": ("_tracking_store", "_model_registry_store", "_artifact_repo"),
+        "mlflow.tracking._tracking_service.utils": ("_tracking_uri",),
+        "mlflow.tracking._model_registry.utils": ("_registry_uri",),
+    }
+    for module, names in kept.items():
+        for name in names:
+            monkeypatch.setattr(f"{module}.{name}", None)
     found = Server(settings)
     found.start()
     yield found
@@ -329,6 +374,37 @@ def test_a_server_that_goes_away_in_mid_run_gets_everything_when_it_is_back(
     assert [one.info.run_name for one in found] == ["first", "second"]
     for one in found:
         check_whole(server.settings, one, tmp_path)
+
+
+def test_without_mlflow_at_the_end_nothing_is_registered_and_the_next_training_tells_the_runs(
+    request: pytest.FixtureRequest, server: Server, use_case: UseCase
+) -> None:
+    settings, at = server.settings, request.getfixturevalue("as_of")
+    rows, plan = request.getfixturevalue("training_set"), request.getfixturevalue("plan")
+    db = Database.open(settings)
+    cheap = Cost({"p50_ms": 0.01, "p99_ms": 0.05, "memory_mb": 5.0})
+    first = settle(
+        use_case, settings, db, train(use_case, settings, rows, plan, as_of=at), lambda _: cheap, parity=None, as_of=at
+    )
+    assert first.promoted
+
+    def heard(line: str) -> None:
+        if line.startswith("coin"):
+            server.stop()
+
+    again = train(use_case, settings, rows, plan, as_of=at, progress=heard)
+    with pytest.raises(MillraceError, match="MLflow's tracking server does not answer") as raised:
+        settle(use_case, settings, db, again, lambda _: cheap, parity=None, as_of=at)
+    assert "MILLRACE_MLFLOW_TRACKING_URI" in str(raised.value)
+    assert [(row.version, row.status) for row in db.models("late")] == [(1, "champion")]
+    server.start()
+    Tracking(settings, "late").close()  # as the next training begins
+    found = [run for run in runs(settings) if run.info.run_id not in {one.model.run_id for one in first.judged}]
+    assert {(run.info.run_name, run.info.status) for run in found} == {
+        (name, "FINISHED") for name in ("coin", "logistic", "trees")
+    }
+    assert all("millrace.verdict" in run.data.tags for run in found)
+    assert mlflow_client(settings).get_model_version_by_alias("late", "champion").run_id == first.version.run_id
 
 
 def test_an_outage_is_told_from_a_refusal(settings: Settings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -12,33 +11,13 @@ import pytest
 
 from features.plan import ReadPlan
 from features.training_set import TrainingSet
-from millrace import ModelInput, TorchCandidate, UseCase
+from millrace import UseCase
 from millrace.db import Database, ModelRow
 from millrace.errors import TrainingError
 from millrace.registry import mlflow_client, register
 from millrace.settings import Settings
 from training.job import Trained, TrainedModel, train
 from training.warm_start import WEIGHTS, digest, open_parent, weights_of
-
-
-def build_net(inputs: Sequence[ModelInput]) -> Any:
-    """One linear layer on what is not missing."""
-    import torch
-
-    class Net(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(len(inputs), 1)
-
-        def forward(self, X: torch.Tensor) -> torch.Tensor:
-            return self.layer(X.nan_to_num(0.0)).squeeze(-1)
-
-    return Net()
-
-
-@pytest.fixture
-def with_network(use_case: UseCase) -> UseCase:
-    return replace(use_case, baseline=None, candidates=(TorchCandidate("net", build_net, max_epochs=1),))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from training.gate.calibration import CalibrationTest, check_calibration
 from training.gate.champion import ChampionOnSameRows, check_champion
 from training.gate.limits import check_limits, limit_in_words
 from training.gate.robustness import RobustnessTest, check_robustness
+from training.gate.scores import ScoreParity, check_scores
 from training.gate.slices import SliceComparison, check_slices
 from training.gate.verdict import Check, Verdict, plain
 
@@ -23,7 +24,9 @@ def judge(
     *,
     quality: Quality,
     cost: Mapping[str, float],
+    calls: Mapping[str, int] | None = None,
     parity: Parity | None = None,
+    scores: ScoreParity | None = None,
     baseline: Quality | None = None,
     champion: ChampionOnSameRows | None = None,
     slices: SliceComparison | None = None,
@@ -33,15 +36,18 @@ def judge(
 ) -> Verdict:
     """Judge one model by its hold-out quality, its cost by the budget's names, and whatever else is known of it.
 
-    A limit on what was not measured is not kept, unless the budget waives it; `notes` say why a cost was not measured.
+    A limit on what was not measured is not kept, unless the budget waives it; `notes` say why a cost was not measured
+    or what weakens its figure, `calls` how many calls a 99th percentile is of.
     `parity` is what asking for hold-out rows online came to (None: the features come with the request): one value that
-    differs refuses the model. `baseline` is the baseline's quality on the same rows; the model must have the lower log
-    loss. `champion` is None when nothing serves yet. `slices` come from `compare_slices`, `calibration` from
-    `calibration_test`, `robustness` from `robustness_test`; what is None is not looked at.
+    differs refuses the model, as does one of the `scores` that the path that serves gave. `baseline` is the baseline's
+    quality on the same rows; the model must have the lower log loss. `champion` is None when nothing serves yet.
+    `slices` come from `compare_slices`, `calibration` from `calibration_test`, `robustness` from `robustness_test`;
+    what is None is not looked at.
     """
-    limits = check_limits(budget, quality, cost)
+    limits = check_limits(budget, quality, cost, calls=calls, notes=notes)
     checks = [
         None if parity is None else _check_parity(parity),
+        None if scores is None else check_scores(scores),
         None if baseline is None else _check_baseline(quality, baseline),
         None if champion is None else check_champion(champion, budget, cost),
         None if slices is None else check_slices(slices),
@@ -49,8 +55,7 @@ def judge(
         None if robustness is None else check_robustness(robustness),
     ]
     made = tuple(one for one in checks if one is not None)
-    why = notes or {}
-    found = [(one.passed, limit_in_words(one, why.get(one.metric, ""))) for one in limits]
+    found = [(one.passed, limit_in_words(one)) for one in limits]
     found += [(one.passed, one.reason) for one in made]
     against = tuple(reason for passed, reason in found if not passed)
     kept = tuple(reason for passed, reason in found if passed)

@@ -21,7 +21,8 @@ class LimitResult:
     """One limit, what was measured, and by how much it is kept (negative: missed), in the metric's unit.
 
     `measured` and `margin` are None when the metric was not measured; then the limit is not kept, unless the budget
-    has `waived` it. `interval` is the measurement's at 95 %, where there is one.
+    has `waived` it. `interval` is the measurement's at 95 %, where there is one; `note` says why there is no
+    measurement, or what weakens it.
     """
 
     metric: str
@@ -32,11 +33,13 @@ class LimitResult:
     passed: bool
     interval: tuple[float, float] | None = None
     waived: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One rule besides the budget's limits: `name` is parity, baseline, champion, slices, calibration or robustness.
+    """One rule besides the budget's limits: `name` is parity, scores, baseline, champion, slices, calibration or
+    robustness.
 
     `figures` are JSON-able: what was measured, with its intervals and the margins that it was held against.
     """
@@ -50,8 +53,8 @@ class Check:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether the model may serve and why: `reasons` are sentences, those `against` it first (none when it passed),
-    then budget, parity, baseline, champion, slices, calibration, robustness; `limits` holds every limit with its
-    measurement, in the budget's order, `checks` the figures of everything else that was looked at."""
+    then budget, parity, scores, baseline, champion, slices, calibration, robustness; `limits` holds every limit with
+    its measurement, in the budget's order, `checks` the figures of everything else that was looked at."""
 
     passed: bool
     reasons: tuple[str, ...]

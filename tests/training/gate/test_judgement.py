@@ -16,6 +16,7 @@ from training.gate import (
     ChampionOnSameRows,
     Damage,
     RobustnessTest,
+    ScoreParity,
     SliceComparison,
     SliceDifference,
     judge,
@@ -63,6 +64,7 @@ def test_beating_the_champion_does_not_excuse_a_missed_limit(
 def test_each_check_that_fails_refuses_alone_with_its_own_reason(measured: Measured) -> None:
     worse = SliceDifference("carrier", "HA", 300, 90, 0.4, 0.3, 0.5, 0.0001, worse=True)
     evidence = {
+        "scores": ScoreParity(1_000, 1, 2e-5, 3, 0.5, 0.50002),
         "slices": SliceComparison(0.05, (worse,), 2),
         "calibration": CalibrationTest(5_000, 0.2, 0.02),
         "robustness": RobustnessTest(100, 0.4, 0.5, (Damage("wind missing", 0.9, 0.55),)),
@@ -90,9 +92,10 @@ def test_the_order_of_the_reasons_is_against_first_then_budget_and_checks(
         quality=measured(),
         cost=cost,
         parity=SAME,
+        scores=ScoreParity(1_000, 0, 1e-8, 3, 0.5, 0.5),
         baseline=measured(log_loss=0.44),
         calibration=CalibrationTest(5_000, 0.01, 0.02),
     )
     assert verdict.reasons[0].startswith("It does not beat the baseline")
     assert verdict.reasons[1].startswith("ROC AUC is")
-    assert [one.name for one in verdict.checks] == ["parity", "baseline", "calibration"]
+    assert [one.name for one in verdict.checks] == ["parity", "scores", "baseline", "calibration"]

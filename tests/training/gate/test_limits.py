@@ -112,6 +112,31 @@ def test_why_it_was_not_measured_is_told(measured: Measured) -> None:
     )
 
 
+def test_what_weakens_a_measurement_is_told_beside_it(measured: Measured) -> None:
+    told = {"p99_ms": "of 6,000 calls, since 10,000 would take too long"}
+    verdict = judge(Budget(at_most(p99_ms=10)), quality=measured(), cost={"p99_ms": 0.5}, notes=told)
+    assert verdict.reasons == (
+        "p99 latency of one row is 0.5 ms (of 6,000 calls, since 10,000 would take too long), at most 10 ms as wanted.",
+    )
+    assert verdict.limits[0].note == told["p99_ms"]
+
+
+@pytest.mark.parametrize("metric", ["p99_ms", "p99_ms_100"])
+def test_a_99th_percentile_of_fewer_than_a_thousand_calls_keeps_no_limit(metric: str, measured: Measured) -> None:
+    limit, found = Budget(at_most(**{metric: 10})), {metric: 0.5}
+    assert judge(limit, quality=measured(), cost=found, calls={metric: 1_000}).passed
+    few = judge(limit, quality=measured(), cost=found, calls={metric: 999})
+    assert (few.passed, few.limits[0].margin) == (False, 9.5)
+    assert "of fewer than 1,000 calls no 99th percentile is known" in few.against[0]
+    assert "MILLRACE_MEASURE_SECONDS" in few.against[0]
+
+
+def test_a_limit_that_few_calls_miss_is_missed(measured: Measured) -> None:
+    limit = Budget(at_most(p99_ms=10))
+    verdict = judge(limit, quality=measured(), cost={"p99_ms": 12.0}, calls={"p99_ms": 60})
+    assert verdict.against == ("p99 latency of one row is 12 ms and must be at most 10 ms: it misses by 2 ms.",)
+
+
 def test_an_unmeasured_limit_that_the_budget_waives_by_name_is_told_as_waived(measured: Measured) -> None:
     waived = Budget(at_most(joules_per_1000=5), waived=("joules_per_1000",))
     verdict = judge(waived, quality=measured(), cost={}, notes={"joules_per_1000": "no meter"})

@@ -20,6 +20,7 @@ from training.gate import (
     ChampionOnSameRows,
     Damage,
     RobustnessTest,
+    ScoreParity,
     SliceComparison,
     SliceDifference,
     Verdict,
@@ -39,6 +40,7 @@ def verdict(
         quality=measured(log_loss=0.4),
         cost=cost,
         parity=Parity(rows=300, values=9_000, mismatches=0, first=(), seconds=0.5),
+        scores=ScoreParity(1_000, 0, 1e-8, 3, 0.5, 0.5),
         baseline=measured(),
         champion=champion(-0.01, -0.02, -0.001, cost=cost),
         slices=SliceComparison(0.05, (slice_,), 0),
@@ -54,13 +56,14 @@ def test_a_verdict_is_json_with_the_keys_that_others_read(verdict: Verdict) -> N
     assert stored["passed"] is False
     assert stored["limits"][1] == {
         "metric": "memory_mb", "sense": "<=", "bound": 100, "measured": 8.0, "margin": 92.0, "passed": True,
-        "interval": None, "waived": False,
+        "interval": None, "waived": False, "note": "",
     }  # fmt: skip
 
 
 def test_it_holds_every_measurement_interval_and_margin(verdict: Verdict) -> None:
     checks = {one["name"]: one["figures"] for one in verdict.to_dict()["checks"]}
-    assert list(checks) == ["parity", "baseline", "champion", "slices", "calibration", "robustness"]
+    assert list(checks) == ["parity", "scores", "baseline", "champion", "slices", "calibration", "robustness"]
+    assert (checks["scores"]["difference"], checks["scores"]["close"]) == (1e-8, 1e-5)
     assert checks["baseline"] == {"log_loss": 0.4, "baseline": 0.45}
     assert checks["champion"]["difference"] == {
         "mean": -0.01, "low": -0.02, "high": -0.001, "rows": 5_000, "groups": 168
