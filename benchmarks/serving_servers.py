@@ -109,6 +109,7 @@ class Server:
                 self.process.poll()
                 time.sleep(0.05)
                 left = [pid for pid in left if stat(pid)[0] not in "ZX"]
+        self.process.poll()
 
     def get(self, path: str, *, timeout: float = 2.0) -> int:
         """The status of a GET, 0 when there is no answer."""
