@@ -77,8 +77,12 @@ class Server:
     def spent(self) -> Spent:
         """Of all its living threads, since they began."""
         threads = [one for pid in self.pids() for one in Path(f"/proc/{pid}/task").glob("*/schedstat")]
-        both = [[int(number) for number in one.read_text().split()[:2]] for one in threads]
-        return Spent(sum(ran for ran, _ in both) / 1e9, sum(waited for _, waited in both) / 1e9)
+        ran = waited = 0
+        for thread in threads:
+            with suppress(OSError):  # it has just ended
+                both = thread.read_text().split()
+                ran, waited = ran + int(both[0]), waited + int(both[1])
+        return Spent(ran / 1e9, waited / 1e9)
 
     def memory_mb(self) -> float:
         """Resident memory of all its processes."""
