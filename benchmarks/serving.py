@@ -19,7 +19,7 @@ from benchmarks import serving_stress as stress
 from benchmarks.figures import FOLDER, Figure, report
 from benchmarks.serving_flight import Case, Flight, prepared
 from benchmarks.serving_ours import issued, ours, redis_features, start_seconds
-from benchmarks.serving_peers import Peer, present, served
+from benchmarks.serving_peers import ENCODED, SAME, Form, Peer, present, served
 from benchmarks.serving_servers import (
     CLIENT_CORE,
     SERVER_CORE,
@@ -126,20 +126,27 @@ def measured(flight: Flight, peers: Sequence[Peer], server: Server, redis: Serve
         runs += [Run(kind, stack.enter_context(floor(kind)), constant) for kind in FLOORS]
         for peer in peers:
             other = stack.enter_context(served(peer, flight))
-            runs += [
-                Run(name, other, peer.case(flight, rows), longer=peer.longer)
-                for name, rows in ((peer.name, 1), (f"{peer.name} × 100", HUNDRED))
-            ]
+            for form in peer.forms:
+                runs += [
+                    Run(asked_as(peer, form, rows), other, form.case(flight, rows), longer=peer.longer)
+                    for rows in (1, HUNDRED)
+                ]
         for run in runs:
             await_answer(run.server, run.case)
         rounds = Rounds(runs, pace)
     return one_row(rounds, peers) + latency(rounds) + by_keys(rounds) + hundred(rounds, peers)
 
 
+def asked_as(peer: Peer, form: Form, rows: int = 1) -> str:
+    """The name of a peer's run."""
+    return f"{peer.name}, {form.name}" + (f" × {rows}" if rows > 1 else "")
+
+
 def one_row(rounds: Rounds, peers: Sequence[Peer]) -> list[Figure]:
     """64 connections, all features given."""
     ours, figures = rounds.rate("ours"), []
-    for name, factor in [(peer.name, peer.factor) for peer in peers] + list(FLOORS.items()):
+    factors = {asked_as(peer, form): peer.factor for peer in peers for form in peer.forms} | FLOORS
+    for name, factor in factors.items():
         what = {"FastAPI": "an empty FastAPI route", "ASGI": "a bare ASGI callable"}.get(name, name)
         figures += [
             Figure(f"one row, 64 connections (peer: {what})", ours, "req/s", peer=rounds.rate(name)),
@@ -183,20 +190,22 @@ def hundred(rounds: Rounds, peers: Sequence[Peer]) -> list[Figure]:
     ours = HUNDRED * rounds.rate("ours × 100")
     if not peers:
         return [Figure("100 rows a request", ours, "rows/s")]
-    rates = {peer.name: HUNDRED * rounds.rate(f"{peer.name} × 100") for peer in peers}
-    best = max(rates, key=lambda name: rates[name])
-    figures = [Figure(f"100 rows a request (peer: {name})", ours, "rows/s", peer=rate) for name, rate in rates.items()]
-    return [
-        *figures,
-        Figure(f"  … × the best peer, {best}", rounds.ratio("ours × 100", f"{best} × 100"), "×", 6, ">="),
-        Figure(
-            "  … CPU of the server a row (peer: the best)",
-            rounds.cpu_us("ours × 100") / HUNDRED,
-            "µs",
-            peer=rounds.cpu_us(f"{best} × 100") / HUNDRED,
-        ),
-        Figure("  … answers that were not right", rounds.wrong("ours × 100"), "answers", 0),
-    ]
+    figures = list[Figure]()
+    for name in (SAME, ENCODED):
+        forms = [asked_as(peer, form, HUNDRED) for peer in peers for form in peer.forms if form.name == name]
+        if not forms:
+            continue
+        best = max(forms, key=rounds.rate)
+        cpu, theirs = (rounds.cpu_us(run) / HUNDRED for run in ("ours × 100", best))
+        figures += [
+            Figure(f"100 rows a request (peer: {run})", ours, "rows/s", peer=HUNDRED * rounds.rate(run))
+            for run in forms
+        ]
+        figures += [
+            Figure(f"  … × the best peer, {best}", rounds.ratio("ours × 100", best), "×", 6, ">="),
+            Figure("  … CPU of the server a row (peer: the best)", cpu, "µs", peer=theirs),
+        ]
+    return [*figures, Figure("  … answers that were not right", rounds.wrong("ours × 100"), "answers", 0)]
 
 
 def everything(flight: Flight, peers: Sequence[Peer], pace: Pace) -> list[Figure]:

@@ -1,8 +1,8 @@
 """The peers of `benchmarks.serving`, each in an environment of its own under `.millrace/bench/peers/`.
 
-All run the same ONNX model on one worker with adaptive batching, where they have it, and access logs off. MLServer,
-LitServe and BentoML get the encoded matrix, which spares them what ours does (names, categories, missing values);
-MLflow serves the registered model as it is, from our own environment.
+All run the same ONNX model on one worker with adaptive batching, where they have it, and access logs off. Each is asked
+in two forms: with the same row as ours, named values that it encodes itself, and, easiest for it, with the encoded
+matrix, which spares it what ours does. MLflow serves the registered model as it is, from our own environment.
 """
 
 from __future__ import annotations
@@ -37,6 +37,22 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Form:
+    """A way to ask a peer: `body` makes a request of some of the rows that `rows` chooses."""
+
+    name: str
+    path: str
+    rows: Callable[[Flight], tuple[list[Any], list[float]]]
+    body: Callable[[Flight, list[Any]], str]
+
+    def case(self, flight: Flight, size: int) -> Case:
+        """The flights' rows, so many a request."""
+        rows, scores = self.rows(flight)
+        bodies = [self.body(flight, part) for part in parts(rows, size)]
+        return Case(self.path, bodies, parts(scores, size), PROBABILITY, size)
+
+
+@dataclass(frozen=True)
 class Peer:
     """A server to be compared with; ours must answer `factor` times as many requests of one row. Of `requirement`
     nothing is installed when it is empty; one that takes a second an answer is measured `longer` times as long."""
@@ -44,9 +60,8 @@ class Peer:
     name: str
     requirement: str
     factor: float
-    path: str
     start: Callable[[Peer, Flight, int], Start]
-    body: Callable[[Flight, list[Any]], str]
+    forms: tuple[Form, ...]
     longer: float = 1.0
 
     @property
@@ -57,14 +72,6 @@ class Peer:
     def tool(self, name: str) -> str:
         """A program of its environment."""
         return str(self.environment / "bin" / name)
-
-    def case(self, flight: Flight, rows: int) -> Case:
-        """The flights' rows as it takes them."""
-        from_matrix = bool(self.requirement)
-        values = flight.matrix if from_matrix else [[one[name] for name in flight.names] for one in flight.given]
-        scores = flight.matrix_scores if from_matrix else flight.given_scores
-        bodies = [self.body(flight, part) for part in parts(values, rows)]
-        return Case(self.path, bodies, parts(scores, rows), PROBABILITY, rows)
 
 
 def start_mlserver(peer: Peer, flight: Flight, port: int) -> Start:
@@ -110,31 +117,82 @@ def start_mlflow(_peer: Peer, flight: Flight, port: int) -> Start:
     return Start(command, env)
 
 
-def open_inference(flight: Flight, rows: list[Any]) -> str:
-    """A tensor of the Open Inference Protocol, flat, which it reads fastest."""
+def as_they_are(flight: Flight) -> tuple[list[Any], list[float]]:
+    """The named rows."""
+    return flight.given, flight.given_scores
+
+
+def without_nulls(flight: Flight) -> tuple[list[Any], list[float]]:
+    """The named rows with missing numbers as 0, for a protocol that has no null."""
+    return [{name: value or 0 for name, value in row.items()} for row in flight.given], flight.matrix_scores
+
+
+def encoded(flight: Flight) -> tuple[list[Any], list[float]]:
+    """The model's matrix with missing numbers as 0."""
+    return flight.matrix, flight.matrix_scores
+
+
+def columns(flight: Flight, rows: list[Any]) -> str:
+    """The Open Inference Protocol's way to send a table: an input a column."""
+    inputs = [
+        {
+            "name": name,
+            "shape": [len(rows), 1],
+            "datatype": "BYTES" if isinstance(rows[0][name], str) else "FP32",
+            "data": [row[name] for row in rows],
+        }
+        for name in flight.names
+    ]
+    return compact({"inputs": inputs})
+
+
+def tensor(flight: Flight, rows: list[Any]) -> str:
+    """The same protocol's matrix, flat, which is read fastest."""
     flat = [value for row in rows for value in row]
-    tensor = {"name": "x", "shape": [len(rows), len(flight.names)], "datatype": "FP32", "data": flat}
-    return compact({"inputs": [tensor]})
+    whole = {"name": "x", "shape": [len(rows), len(flight.names)], "datatype": "FP32", "data": flat}
+    return compact({"inputs": [whole]})
 
 
 def plain(_flight: Flight, rows: list[Any]) -> str:
-    """The matrix as lists."""
+    """The rows as JSON has them."""
     return compact({"rows": rows})
 
 
 def dataframe_split(flight: Flight, rows: list[Any]) -> str:
     """A frame with its columns named once, which MLflow reads faster than records."""
-    return compact({"dataframe_split": {"columns": flight.names, "data": rows}})
+    return compact({"dataframe_split": {"columns": flight.names, "data": [list(row.values()) for row in rows]}})
 
 
 PROBABILITY = r"\d\.\d+(?:e-\d+)?"
 """Finds the scores in their answers, which hold no other broken numbers."""
+SAME, ENCODED = "same row", "encoded"
 
 PEERS = (
-    Peer("MLServer", "mlserver==1.7.1", 18, "/v2/models/flight/infer", start_mlserver, open_inference),
-    Peer("LitServe", "litserve==0.2.19", 20, "/predict", start_litserve, plain),
-    Peer("BentoML", "bentoml==1.4.40", 25, "/predict", start_bentoml, plain),
-    Peer("MLflow", "", 80, "/invocations", start_mlflow, dataframe_split, longer=3.0),
+    Peer(
+        "MLServer",
+        "mlserver==1.7.1",
+        18,
+        start_mlserver,
+        (
+            Form(SAME, "/v2/models/flight/infer", without_nulls, columns),
+            Form(ENCODED, "/v2/models/flight/infer", encoded, tensor),
+        ),
+    ),
+    Peer(
+        "LitServe",
+        "litserve==0.2.19",
+        20,
+        start_litserve,
+        (Form(SAME, "/predict", as_they_are, plain), Form(ENCODED, "/predict", encoded, plain)),
+    ),
+    Peer(
+        "BentoML",
+        "bentoml==1.4.40",
+        25,
+        start_bentoml,
+        (Form(SAME, "/predict_named", as_they_are, plain), Form(ENCODED, "/predict", encoded, plain)),
+    ),
+    Peer("MLflow", "", 80, start_mlflow, (Form(SAME, "/invocations", as_they_are, dataframe_split),), longer=3.0),
 )
 
 

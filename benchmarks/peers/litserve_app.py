@@ -5,6 +5,7 @@ import sys
 import litserve
 import numpy as np
 import onnxruntime as ort
+from encoding import Encoder
 
 
 class Flight(litserve.LitAPI):
@@ -12,10 +13,14 @@ class Flight(litserve.LitAPI):
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(sys.argv[1], options)
+        self.encoder = Encoder(sys.argv[1])
         self.name_in, self.name_out = self.session.get_inputs()[0].name, self.session.get_outputs()[0].name
 
     def decode_request(self, request):
-        return np.asarray(request["rows"], dtype=np.float32)
+        rows = request["rows"]
+        if isinstance(rows[0], dict):
+            rows = [self.encoder.row(row) for row in rows]
+        return np.asarray(rows, dtype=np.float32)
 
     def batch(self, inputs):
         return np.stack(inputs)
