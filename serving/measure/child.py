@@ -103,12 +103,13 @@ def _measured(order: Order, model: _Opened, before: int) -> Cost:
     )
 
 
-def _scores(model: _Opened, rows: list[dict[str, Any]]) -> list[list[float]]:
+def _scores(model: _Opened, rows: list[list[Any]]) -> list[list[float]]:
     """What all rows are answered at once: the score of each, of a model of classes those of all classes."""
     from serving.online.request import PredictRequest, ScoresRequest
 
     classes = model.bundle.contract.classes
-    (answer,) = model.score([(ScoresRequest if classes else PredictRequest)(rows, at=None, features=False)])
+    asked = ScoresRequest if classes else PredictRequest
+    (answer,) = model.score([asked(len(rows), (), values=rows)])
     return [[row.scores[name] for name in classes] if classes else [row.score] for row in answer.predictions]
 
 

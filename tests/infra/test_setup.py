@@ -60,5 +60,7 @@ def test_every_make_target_that_ci_calls_exists() -> None:
 
 def test_the_lock_names_no_index_no_local_build_and_no_cuda_package() -> None:
     lock = (ROOT / "requirements.lock").read_text()
-    assert not re.findall(r"^(?:--|nvidia|cuda|triton==|triton-windows).*|.*https?://.*|.*==\S*\+.*", lock, re.MULTILINE)
+    assert not re.findall(
+        r"^(?:--|nvidia|cuda|triton==|triton-windows).*|.*https?://.*|.*==\S*\+.*", lock, re.MULTILINE
+    )
     assert "torch==2.13.0\n" in lock
