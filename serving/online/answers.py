@@ -19,7 +19,7 @@ class ScoredRow(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     id: str
     score: float
-    flags: list[str]
+    flags: Sequence[str]
     features: dict[str, Any] | None = None
 
     # an empty list of flags is an answer too, so it has no default
@@ -32,7 +32,7 @@ class ClassedRow(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     id: str
     score: float
     label: str
-    flags: list[str]
+    flags: Sequence[str]
     features: dict[str, Any] | None = None
     scores: dict[str, float] | None = None
 

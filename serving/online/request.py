@@ -23,6 +23,8 @@ from millrace.prediction_log import row_key
 from serving.online.stages import Stages
 from serving.online.tokens import first_twice, objects
 
+_COUNTED = 100_000
+"""Bytes of a body from which on its objects are counted first: fewer bytes hold no rows that take long to decode."""
 MAX_TEXT = 1_000
 """Most characters of one text value."""
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
@@ -93,7 +95,8 @@ class RequestDecoder:
     """Decodes and checks the bodies of one model's requests; one to a model of `classes` may also ask for all scores.
 
     `inputs` are the model's, in the contract's order, and `key` the population's columns. A body whose rows all bring
-    every input is decoded straight into tuples in that order; whatever else it is, the general decoder says.
+    every input is decoded straight into tuples in that order; whatever else it is, the general decoder says. Clients
+    go on as they began, so what the last body was is tried first.
     """
 
     def __init__(
@@ -107,7 +110,10 @@ class RequestDecoder:
         key: Sequence[str] = (),
     ) -> None:
         self._decoder = msgspec.json.Decoder(_body_type(columns, classes))
-        self._whole = WholeRows(columns, inputs, key, classes=classes) if inputs else None
+        self._inputs = frozenset(inputs)
+        only = {name: columns[name] for name in inputs}
+        self._whole = [WholeRows(each, inputs, key, classes=classes) for each in (only, columns)] if inputs else []
+        self._brings_all = bool(inputs)  # whether the rows of the last body did
         self._classes = classes
         self._needs, self._max_rows = tuple(needs), max_rows
         self._max_tokens = (max_rows + 2) * (2 * len(columns) + 4)
@@ -115,14 +121,14 @@ class RequestDecoder:
 
     def decode(self, body: bytes) -> PredictRequest:
         """The request, or `RequestError`: 400 what is not JSON, 413 too many rows, 422 a wrong column or value."""
-        if body.count(b"}") > self._max_rows:
+        if len(body) > _COUNTED and body.count(b"}") > self._max_rows:
             self._check_count(objects(body, tokens=self._max_tokens))
-        whole = self._whole.decode(body) if self._whole else None
+        whole = self._decode_whole(body) if self._brings_all else None
         if whole is not None:
-            self._check_count(whole.count)
             return whole
         given = self._parse(body)
         rows = self._rows(given)
+        self._brings_all = bool(self._inputs and rows) and rows[0].keys() >= self._inputs
         scores = self._classes and given.scores is not UNSET
         keys = 1 + (given.at is not UNSET) + (given.features is not UNSET) + scores + sum(map(len, rows))
         _refuse_duplicates(body, keys)
@@ -130,6 +136,16 @@ class RequestDecoder:
             _refuse_nul(rows)
         wanted = ScoresRequest if scores and given.scores is True else PredictRequest
         return wanted(len(rows), rows, _instant(given.at), given.features is True)
+
+    def _decode_whole(self, body: bytes) -> PredictRequest | None:
+        for place, decoder in enumerate(self._whole):
+            found = decoder.decode(body)
+            if found is not None:
+                self._check_count(found.count)
+                if place:
+                    self._whole.reverse()
+                return found
+        return None
 
     def check(self, rows: Sequence[Mapping[str, Any]], *, at: Any = None) -> PredictRequest:
         """The request of rows that came some other way than as our JSON, checked as strictly.
@@ -189,7 +205,7 @@ class WholeRows:
         self._decoder = msgspec.json.Decoder(_body_type({name: columns[name] for name in order}, classes, len(inputs)))
         self._width, self._classes = len(inputs), classes
         self._bare = len(order) == len(inputs)
-        self._key = [order.index(name) for name in key]
+        self._key = [order.index(name) for name in key] if set(key) <= set(order) else []
 
     def decode(self, body: bytes) -> PredictRequest | None:
         """The request, or None when it is another kind of one or no good: the general decoder says what is wrong."""

@@ -7,7 +7,7 @@ leave only after the prediction log has them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, repeat
@@ -28,6 +28,9 @@ from serving.online.answers import Answer, Classed, ScoredRow
 from serving.online.batcher import Overload
 from serving.online.request import PredictRequest, ScoresRequest
 from serving.online.stages import Stages
+
+_NO_FLAGS, _NOTHINGS = repeat(()), repeat(None)
+"""For as many rows as there are: an iterator of one thing has no end and no state."""
 
 
 class FeatureRows(Protocol):
@@ -255,15 +258,15 @@ class Scorer:
         answers: list[Answer | RequestError] = []
         first = 0
         for request in requests:
-            places = range(first, first + request.count)
+            end = first + request.count
+            told: Iterable[Any] = _NOTHINGS
             if request.features:
-                told = [dict(zip(self._names, batch.values[place], strict=True)) for place in places]
-                rows = [ScoredRow(ids[p], scores[p], flags.get(p) or [], told[p - first]) for p in places]
-            else:
-                rows = [ScoredRow(ids[p], scores[p], flags.get(p) or []) for p in places]
+                told = [dict(zip(self._names, values, strict=True)) for values in batch.values[first:end]]
+            marks = [flags.get(place, ()) for place in range(first, end)] if flags else _NO_FLAGS
+            rows = list(map(ScoredRow, ids[first:end], scores[first:end], marks, told))
             everything = classed.rows(rows, start=first, scores=isinstance(request, ScoresRequest)) if classed else rows
             answers.append(Answer(self._use_case, self._version, everything))
-            first += request.count
+            first = end
         return answers
 
 

@@ -30,7 +30,7 @@ def edit(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
-    for name in [name for name in sys.modules if name.startswith("millrace_use_case_")]:
+    for name in [name for name in sys.modules if name.startswith("millrace_use_case_taxi")]:
         del sys.modules[name]
 
 
