@@ -42,11 +42,18 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Measure a head that may be too large; raising here is how the parser is stopped."""
-        if self._head > HEAD_BYTES and len(self.url) + sum(len(k) + len(v) for k, v in self.headers) > HEAD_BYTES:
+        if self.head_is_too_large:
             self._refuse(431)
             raise ValueError("the head is too large")
         self._in_head = False
         super().on_headers_complete()
+
+    @property
+    def head_is_too_large(self) -> bool:
+        """Whether the head that is complete now is; what came with it of the body does not count."""
+        if self._head <= HEAD_BYTES:
+            return False
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES
 
     def send_400_response(self, msg: str) -> None:
         """Say that this is no HTTP request, and hang up."""

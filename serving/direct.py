@@ -16,7 +16,7 @@ from typing import Any, cast
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from serving.connection import HEAD_BYTES, Connection
+from serving.connection import Connection
 from serving.errors import told_error
 from serving.guard import Guard, refusal
 from serving.online.predict import Predict, RawHeaders
@@ -125,7 +125,7 @@ class DirectProtocol(Connection):
 
     def on_headers_complete(self) -> None:
         """Take the short way or uvicorn's."""
-        self._short = self._exchange() if self._head <= HEAD_BYTES else None
+        self._short = None if self.head_is_too_large else self._exchange()
         if self._short is not None:
             self._in_head = False
             self.cycle = cast(RequestResponseCycle, self._short)

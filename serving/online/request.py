@@ -132,7 +132,7 @@ class RequestDecoder:
         scores = self._classes and given.scores is not UNSET
         keys = 1 + (given.at is not UNSET) + (given.features is not UNSET) + scores + sum(map(len, rows))
         _refuse_duplicates(body, keys)
-        if b"\\u0000" in body:
+        if _may_have_nul(body):
             _refuse_nul(rows)
         wanted = ScoresRequest if scores and given.scores is True else PredictRequest
         return wanted(len(rows), rows, _instant(given.at), given.features is True)
@@ -219,7 +219,7 @@ class WholeRows:
         if not self._bare:
             beside = [row[width:] for row in rows]
             keys += sum(len(rest) - rest.count(UNSET) for rest in beside)
-        if not _has_no_more_keys(body, keys) or b"\\u0000" in body or not rows:
+        if not _has_no_more_keys(body, keys) or _may_have_nul(body) or not rows:
             return None
         values = rows if self._bare else [row[:width] for row in rows]
         wanted = ScoresRequest if scores and given.scores is True else PredictRequest
@@ -304,6 +304,12 @@ def _refuse_duplicates(body: bytes, keys: int) -> None:
         return found
 
     json.loads(body, object_pairs_hook=unique)
+
+
+def _may_have_nul(body: bytes) -> bool:
+    """Whether a text of this body may have a NUL, which JSON can only write escaped. Most bodies escape nothing, and
+    one character is found twenty times as fast as six."""
+    return b"\\" in body and b"\\u0000" in body
 
 
 def _refuse_nul(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from millrace.settings import Settings
 from serving.guard import Guard
 from serving.keys import api_key
+from serving.online.predict import Predict
 from serving.run import Server
 
 from .conftest import NAME, client_of
@@ -78,6 +79,16 @@ def test_a_body_may_come_in_pieces(line: socket.socket, settings: Settings) -> N
         line.sendall(whole[start : start + 7])
     ((status, _, body),) = read_answers(line, 1)
     assert (status, len(scores(body))) == (200, 2)
+
+
+@pytest.mark.parametrize("rows", [1, 1_000])
+def test_a_plain_request_needs_no_task_however_large(
+    line: socket.socket, settings: Settings, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(Predict, "__call__", None)  # the long way
+    line.sendall(request(settings, body_of(*[0.123456789] * rows)))
+    ((status, _, body),) = read_answers(line, 1)
+    assert (status, len(scores(body))) == (200, rows)
 
 
 def test_a_chunked_body_and_one_that_awaits_100_are_answered(line: socket.socket, settings: Settings) -> None:
