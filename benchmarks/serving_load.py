@@ -17,6 +17,7 @@ import time
 from array import array
 from collections import deque
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _BUFFER = 1 << 20
@@ -28,7 +29,8 @@ _SENDS_A_TURN = 64
 class Load:
     """What to send where. `bodies` are JSON texts taken in turn and `scores` what each must be answered with, as far as
     `pattern` finds numbers in an answer; without a pattern a status 200 is enough. `rate`: requests a second by
-    schedule; 0: closed loop. `core`: where to run; None: anywhere."""
+    schedule; 0: closed loop. `core`: where to run; None: anywhere. `beside`: another load by schedule, on connections
+    of its own, which this client sends meanwhile and counts apart."""
 
     port: int
     path: str
@@ -41,6 +43,7 @@ class Load:
     warm: float = 1.0
     rate: float = 0.0
     core: int | None = None
+    beside: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Outcome:
     sent: int
     unsent: int
     broken: int
+    beside: dict[str, int] = field(default_factory=dict)
+    """The statuses of the load beside."""
 
     @property
     def good(self) -> int:
@@ -96,6 +101,7 @@ class Client:
         self._all: dict[int, Connection] = {}
         self._idle: deque[Connection] = deque()
         self._turn = 0
+        self._beside = Client(Load(**load.beside)) if load.beside else None
         for _ in range(load.connections):
             self._idle.append(self._connect())
         self._forget()
@@ -109,12 +115,18 @@ class Client:
         statuses = {status.decode(): count for status, count in sorted(self._statuses.items())}
         (p50, p99), (_, refused) = _quantiles(self._took), _quantiles(self._refused)
         counts = (self._due or self._sent, self._sent, self._unsent, self._broken)
-        return Outcome(took, statuses, self._wrong, p50, p99, refused, *counts)
+        return Outcome(took, statuses, self._wrong, p50, p99, refused, *counts, self._statuses_beside())
+
+    def _statuses_beside(self) -> dict[str, int]:
+        found = self._beside._statuses if self._beside else {}
+        return {status.decode(): count for status, count in sorted(found.items())}
 
     def _forget(self) -> None:
+        if self._beside is not None:
+            self._beside._forget()
         self._statuses: dict[bytes, int] = {}
         self._took, self._refused = array("d"), array("d")
-        self._wrong = self._broken = self._unsent = self._due = self._sent = 0
+        self._wrong = self._broken = self._unsent = self._due = self._sent = self._done = 0
 
     def _connect(self) -> Connection:
         connection = Connection(self._load.port)
@@ -136,23 +148,31 @@ class Client:
 
     def _open(self, seconds: float) -> float:
         began = now = time.perf_counter()
-        done = 0
+        pause = 0 if self._beside else 1 / self._load.rate
+        self._done = 0
+        if self._beside is not None:
+            self._beside._done = 0
         while now < began + seconds:
-            self._due = int((now - began) * self._load.rate)
-            burst = min(self._due - done, _SENDS_A_TURN, len(self._idle))
-            for _ in range(burst):
-                self._send(self._idle.popleft(), time.perf_counter())
-            done += burst
-            if not self._idle:  # whoever finds no connection gives up
-                self._unsent += self._due - done
-                done = self._due
-            late = done < self._due
-            for number, events in self._poll.poll(0 if late else 1 / self._load.rate):
-                connection = self._handle(number, events)
-                if connection is not None:
-                    self._idle.append(connection)
+            self._step(now - began, pause)
+            if self._beside is not None:
+                self._beside._step(now - began, 0)
             now = time.perf_counter()
         return now - began
+
+    def _step(self, passed: float, pause: float) -> None:
+        """Send what is due after so many seconds, and read what has come."""
+        self._due = int(passed * self._load.rate)
+        burst = min(self._due - self._done, _SENDS_A_TURN, len(self._idle))
+        for _ in range(burst):
+            self._send(self._idle.popleft(), time.perf_counter())
+        self._done += burst
+        if not self._idle:  # whoever finds no connection gives up
+            self._unsent += self._due - self._done
+            self._done = self._due
+        for number, events in self._poll.poll(0 if self._done < self._due else pause):
+            connection = self._handle(number, events)
+            if connection is not None:
+                self._idle.append(connection)
 
     def _send(self, connection: Connection, now: float) -> None:
         self._turn = (self._turn + 1) % len(self._requests)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict, replace
 from statistics import median
 
 from benchmarks.figures import Figure
 from benchmarks.serving_flight import Case
-from benchmarks.serving_load import Load, Outcome
-from benchmarks.serving_servers import Server, ask, finished, load_of, measure, started
+from benchmarks.serving_load import Outcome
+from benchmarks.serving_servers import Server, ask, load_of, measure
 
 OVER = 10
 """Times the capacity that an overload asks for."""
@@ -106,34 +105,27 @@ def seconds_to_health(server: Server, case: Case, *, patience: float = 30.0) -> 
 def noisy_tenant(
     server: Server, case: Case, noisy: dict[str, str], *, rate: float, seconds: float, repeat: int
 ) -> list[Figure]:
-    """The p99 of everybody else, alone and beside a tenant at 20 × its quota, in turns; and what a refusal takes.
+    """The p99 of everybody else beside a tenant within its quota and at 20 × it, in turns; and what a refusal takes.
 
-    The tenant's client gives way to the others' on their core, so that it is the server that is measured.
+    One client sends both, so that two clients do not wait for each other on their core.
     """
     turns, statuses = list[tuple[float, float]](), dict[str, int]()
-    others = load_of(server, case, connections=16, seconds=seconds, rate=rate)
-    tenant = load_of(server, case, connections=16, seconds=seconds + 1, rate=20 * QUOTA, headers=noisy)
     for _ in range(repeat):
-        quiet = ask(others).p99
-        with beside_tenant(tenant, statuses):
-            turns.append((quiet, ask(others).p99))
+        times = []
+        for tenants in (0.5 * QUOTA, 20 * QUOTA):
+            tenant = load_of(server, case, connections=16, seconds=seconds, rate=tenants, headers=noisy)
+            others = load_of(server, case, connections=16, seconds=seconds, rate=rate)
+            outcome = ask(replace(others, beside=asdict(tenant)))
+            times.append(outcome.p99)
+        turns.append((times[0], times[1]))
+        for status, count in outcome.beside.items():
+            statuses[status] = statuses.get(status, 0) + count
     print(f"The tenant at 20 × its quota of {QUOTA} requests/s was answered {statuses}.")
     alone, beside = (median(times) for times in zip(*turns, strict=True))
     refused = ask(load_of(server, case, connections=1, seconds=seconds, headers=noisy)).refused_p99
-    what = f"p99 of {rate:,.0f} requests/s beside a tenant at 20 × its quota (peer: alone)"
+    what = f"p99 of {rate:,.0f} requests/s beside a tenant at 20 × its quota (peer: at half of it)"
     return [
         Figure(what, beside, "ms", peer=alone),
         Figure("  … moved by", median(100 * (loud / quiet - 1) for quiet, loud in turns), "%", 10),
         Figure("a refusal (429), one connection, p99 at the client", refused, "ms", 5),
     ]
-
-
-@contextmanager
-def beside_tenant(load: Load, statuses: dict[str, int]) -> Iterator[None]:
-    """The tenant's load around the body; its answers are added to `statuses`."""
-    client = started(load, nice=19)
-    try:
-        yield
-    finally:
-        for status, count in finished(client).statuses.items():
-            statuses[status] = statuses.get(status, 0) + count

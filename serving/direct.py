@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from serving.connection import Connection
 from serving.errors import told_error
 from serving.guard import Guard, refusal
+from serving.online.batcher import Overload
 from serving.online.predict import Predict, RawHeaders
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -76,7 +77,7 @@ class Exchange:
 
     def reply(self, status: int, body: bytes, headers: RawHeaders) -> None:
         """Write the whole answer at once."""
-        protocol = self._protocol
+        protocol, error = self._protocol, self.scope.get("error")
         self.response_complete = True
         protocol.guard.answered(self.scope, self.scope["path"], status)
         if self.disconnected:
@@ -100,6 +101,8 @@ class Exchange:
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
+        if isinstance(error, Overload) and error.reason == "queue":
+            protocol.leave_unread(self._predict)
 
 
 class DirectProtocol(Connection):
@@ -169,6 +172,17 @@ class DirectProtocol(Connection):
             return None
         return Exchange(self, predict, self.url.decode("ascii"))
 
+    def leave_unread(self, predict: Predict) -> None:
+        """Read no more of this connection while the model's queue is full: to read a request only to refuse it costs
+        what answers cost, and a client that cannot send waits at its own expense."""
+        if not self.transport.is_closing() and predict.wait_for_room(self._read_on):
+            self.flow.pause_reading()
+
+    def _read_on(self) -> None:
+        """The model's queue has room again."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
     # An idle connection is closed by a timer that looks when it was last used; uvicorn's protocol makes and cancels one
     # for every request.
 
@@ -197,6 +211,9 @@ class DirectProtocol(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer, too."""
         super().connection_lost(exc)
+        self._short = None
+        if isinstance(cast(object, self.cycle), Exchange):
+            self.cycle = None  # type: ignore[assignment]  # uvicorn has None before the first request, too
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
 

@@ -143,6 +143,7 @@ class Guard:
             counter = self._counters[route, status] = self._door.metrics.requests.labels(route, status)
         counter.inc()
         self._door.log.note(scope, route, status)
+        scope.pop("error", None)  # its traceback holds the frames that hold this scope, and the body with them
 
     async def _answer(self, direct: Predict | None, scope: Scope, receive: Receive, reply: _Reply) -> None:
         try:

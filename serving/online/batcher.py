@@ -78,12 +78,17 @@ class Batcher(Generic[Job, Answer]):
         self._limit, self._deadline = queue_rows, deadline
         self._queue: deque[Waiting[Job, Answer]] = deque()
         self._busy = False
+        self._room: deque[Callable[[], None]] = deque()
         self.waiting_rows = 0
 
     @property
     def full(self) -> bool:
         """Whether no row fits any more: asked before a request is decoded, so that refusing it costs little."""
         return self.waiting_rows >= self._limit
+
+    def when_room(self, go_on: Callable[[], None]) -> None:
+        """Call back when rows fit again, in the order of asking: for a request whose body need not be read before."""
+        self._room.append(go_on)
 
     def submit(self, waiting: Waiting[Job, Answer]) -> None:
         """Queue a job; its `finish` is called when its batch has run. Raises `Overload` when the queue is full.
@@ -141,6 +146,8 @@ class Batcher(Generic[Job, Answer]):
     def _finish(self, batch: Sequence[Waiting[Job, Answer]], answers: Sequence[Answer | Exception]) -> None:
         for waiting, answer in zip(batch, answers, strict=True):
             waiting.finish(answer)
+        for _ in range(min(len(self._room), 1 + (self._limit - self.waiting_rows) // MAX_BATCH_ROWS)):
+            self._room.popleft()()
         if self._queue:
             asyncio.get_running_loop().call_soon(self._start)
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -121,6 +121,14 @@ class Predict:
         except Exception as error:  # whatever it is, it is this request's alone
             pending.finish(error)
 
+    def wait_for_room(self, go_on: Callable[[], None]) -> bool:
+        """Whether the model's queue is full; then `go_on` is called when it has room. Nothing waits without a model."""
+        served = self._holder.served
+        if served is None or not served.batcher.full:
+            return False
+        served.batcher.when_room(go_on)
+        return True
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         waiting = _Future()
         try:
@@ -209,20 +217,18 @@ class _Pending:
 
     def finish(self, answer: Answer | Exception) -> None:
         predict, scope = self._predict, self._scope
-        headers: RawHeaders
-        try:
-            if isinstance(answer, Exception):
-                raise answer
-            body, headers = predict.dialect.render(answer, self.job, self.served)
-            status = 200
-        except Exception as error:  # the last resort: whatever it was, the client gets the one shape
-            status, body, headers = predict.refusal(error, scope)
+        status, body, headers = self._rendered(answer) if isinstance(answer, Answer) else predict.refusal(answer, scope)
         if self._inside:
             predict.quotas.leave(self._caller)
         ended = time.perf_counter()
         predict.seconds.observe(ended - scope["arrived"])
-        headers = self._traced(headers, ended)
-        self._client.reply(status, body, headers)
+        self._client.reply(status, body, self._traced(headers, ended))
+
+    def _rendered(self, answer: Answer) -> tuple[int, bytes, RawHeaders]:
+        try:
+            return 200, *self._predict.dialect.render(answer, self.job, self.served)
+        except Exception as error:  # the last resort: whatever it was, the client gets the one shape
+            return self._predict.refusal(error, self._scope)
 
     def _traced(self, headers: RawHeaders, ended: float) -> RawHeaders:
         """The headers, with where the time went if that was asked for; the scope is told for the log in any case."""
