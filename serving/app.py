@@ -22,7 +22,7 @@ from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
 from serving.access import trusted
 from serving.audit import Audit
-from serving.description import describe
+from serving.description import describe, name_parameters
 from serving.errors import install_handlers
 from serving.guard import Door, Guard, ServerState
 from serving.keys import open_ring, watch_keys
@@ -106,6 +106,7 @@ def create_app(
     app.include_router(web_router(pages, db, holders, clock))
     describe(app, lambda: predict_paths(holders, max_rows=settings.request_rows))
     describe(app, lambda: protocol_paths(holders))
+    name_parameters(app, {"use_case": list(holders), "name": list(holders)})
     return Guard(app, door)
 
 

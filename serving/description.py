@@ -58,6 +58,22 @@ def describe(app: FastAPI, paths: Callable[[], Paths]) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
 
 
+def name_parameters(app: FastAPI, values: Mapping[str, Sequence[str]]) -> None:
+    """Let `app`'s OpenAPI document say which values the path parameters of these names take."""
+    before = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = before()
+        for operations in document["paths"].values():
+            for described in operations.values():
+                for parameter in described.get("parameters", ()):
+                    if parameter["in"] == "path" and parameter["name"] in values:
+                        parameter["schema"] = {"type": "string", "enum": list(values[parameter["name"]])}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+
+
 def operation(
     *,
     name: str,

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from serving.description import describe, error_responses, operation
 
 INFERENCE = {
+    "/v1/late/predict",
     "/v2/models/late/infer",
     "/v2/models/late/versions/{version}/infer",
     "/v1/late/invocations",
@@ -25,6 +26,11 @@ def test_paths_are_added_to_the_document_and_follow_what_they_describe() -> None
     assert set(app.openapi()["paths"]) == {"/first", "/last"}
     told.append("/second")
     assert set(app.openapi()["paths"]) == {"/first", "/second", "/last"}
+
+
+def test_path_parameters_say_which_use_cases_there_are(client: httpx.Client) -> None:
+    (parameter,) = client.get("/openapi.json").json()["paths"]["/v1/{use_case}/labels"]["post"]["parameters"]
+    assert parameter["schema"]["enum"] == ["late"]
 
 
 def test_an_operation_says_every_error() -> None:

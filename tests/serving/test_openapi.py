@@ -17,7 +17,9 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 
+from features.catalog import write_catalog
 from millrace.settings import Settings
+from millrace.usecase import UseCase
 from serving.guard import Guard
 
 from .conftest import client_of
@@ -27,8 +29,9 @@ EXAMPLES = 30
 
 
 @pytest.fixture
-def served(app: Guard, settings: Settings) -> Iterator[httpx.Client]:
-    """A client of a server of this test's own."""
+def served(app: Guard, settings: Settings, use_case: UseCase) -> Iterator[httpx.Client]:
+    """A client of a server of this test's own, whose feature views have been applied: there are none."""
+    write_catalog(use_case, settings, [])
     with client_of(app, settings) as client:
         yield client
 
@@ -44,7 +47,7 @@ def operations(client: httpx.Client) -> list[Any]:
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "not allowed"])
 def test_no_request_of_the_document_makes_a_server_error(served: httpx.Client, mode: GenerationMode) -> None:
     found = operations(served)
-    assert {"/health/ready", "/v1/models", "/v1/{use_case}/contract"} <= {one.path for one in found}
+    assert {"/health/ready", "/v1/models", "/v1/late/predict", "/v1/{use_case}/labels"} <= {one.path for one in found}
     for operation in found:
         _check(served, operation, mode)
 
