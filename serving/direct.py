@@ -80,7 +80,7 @@ class Exchange:
         protocol, error = self._protocol, self.scope.get("error")
         self.response_complete = True
         protocol.guard.answered(self.scope, self.scope["path"], status)
-        if self.disconnected:
+        if self.disconnected or protocol.transport.is_closing():
             return
         parts = [_STATUS[status], protocol.fixed_headers]
         has_type = False

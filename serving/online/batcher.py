@@ -8,6 +8,7 @@ again one request at a time, so that a bad request changes nobody else's answer.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -20,6 +21,7 @@ Answer = TypeVar("Answer")
 JobOf = TypeVar("JobOf", covariant=True)
 AnswerTo = TypeVar("AnswerTo", contravariant=True)
 
+_logger = logging.getLogger(__name__)
 MAX_BATCH_ROWS = 1_024
 """A batch ends at the request that reaches this many rows: beyond it the model gains nothing and the others wait."""
 
@@ -87,7 +89,7 @@ class Batcher(Generic[Job, Answer]):
         return self.waiting_rows >= self._limit
 
     def when_room(self, go_on: Callable[[], None]) -> None:
-        """Call back when rows fit again, in the order of asking: for a request whose body need not be read before."""
+        """Call back when rows fit again, in the order of asking: for a client that need not be read before."""
         self._room.append(go_on)
 
     def submit(self, waiting: Waiting[Job, Answer]) -> None:
@@ -122,6 +124,7 @@ class Batcher(Generic[Job, Answer]):
             waiting = self._queue.popleft()
             self.waiting_rows -= waiting.rows
             if waiting.gone:
+                waiting.finish(RequestError(499, "The client went away before its answer."))
                 continue
             if waiting.expires < now:
                 waiting.finish(Overload("deadline", "The request waited longer than its deadline."))
@@ -145,8 +148,12 @@ class Batcher(Generic[Job, Answer]):
 
     def _finish(self, batch: Sequence[Waiting[Job, Answer]], answers: Sequence[Answer | Exception]) -> None:
         for waiting, answer in zip(batch, answers, strict=True):
-            waiting.finish(answer)
-        for _ in range(min(len(self._room), 1 + (self._limit - self.waiting_rows) // MAX_BATCH_ROWS)):
+            try:
+                waiting.finish(answer)
+            except Exception:  # it must not: but were it to, the others of the batch would wait for ever
+                _logger.exception("an answer could not be given")
+        fit = 1 + (self._limit - self.waiting_rows) // MAX_BATCH_ROWS if self._queue else len(self._room)
+        for _ in range(min(len(self._room), fit)):
             self._room.popleft()()
         if self._queue:
             asyncio.get_running_loop().call_soon(self._start)

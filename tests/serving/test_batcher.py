@@ -25,6 +25,8 @@ class Asking:
         return self.answer.done()
 
     def finish(self, answer: Any) -> None:
+        if self.gone:
+            return
         if isinstance(answer, Exception):
             self.answer.set_exception(answer)
         else:
@@ -207,3 +209,55 @@ def test_a_refusal_of_the_server_is_everybodys_and_nothing_runs_again() -> None:
 
     assert {type(answer) for answer in asyncio.run(run())} == {Overload}
     assert ran == [10]
+
+
+def test_one_that_went_away_is_told_so_that_it_can_be_let_out() -> None:
+    async def run() -> list[Any]:
+        told: list[Any] = []
+
+        class Gone(Asking):
+            @property
+            def gone(self) -> bool:
+                return True
+
+            def finish(self, answer: Any) -> None:
+                told.append(answer.status)
+
+        batcher = Batcher[int, int](doubled, queue_rows=100, deadline=60)
+        batcher.submit(Gone(1, 1))
+        assert await submit(batcher, 2, 1) == 4
+        return told
+
+    assert asyncio.run(run()) == [499]
+
+
+def test_whoever_waits_for_room_is_called_when_there_is_and_all_are_when_nothing_is_left() -> None:
+    async def run() -> list[tuple[int, int]]:
+        called: list[tuple[int, int]] = []
+        batcher = Batcher[int, int](doubled, queue_rows=2 * MAX_BATCH_ROWS, deadline=60)
+        asked = [asyncio.ensure_future(submit(batcher, job, MAX_BATCH_ROWS)) for job in range(2)]
+        await asyncio.sleep(0)
+        assert batcher.full
+        for number in range(50):
+            batcher.when_room(lambda number=number: called.append((number, batcher.waiting_rows)))  # type: ignore[misc]
+        await asyncio.gather(*asked)
+        return called
+
+    called = asyncio.run(run())
+    assert [number for number, _ in called] == list(range(50))
+    assert called[0][1] == MAX_BATCH_ROWS
+    assert called[-1][1] == 0
+
+
+def test_an_answer_that_cannot_be_given_keeps_nobody_else_from_his() -> None:
+    async def run() -> int:
+        class Broken(Asking):
+            def finish(self, answer: Any) -> None:
+                raise RuntimeError
+
+        batcher = Batcher[int, int](doubled, queue_rows=100, deadline=60)
+        batcher.submit(Broken(1, 1))
+        answer: int = await submit(batcher, 2, 1)
+        return answer
+
+    assert asyncio.run(run()) == 4
