@@ -49,14 +49,15 @@ class Exchange:
     )
     message_event = Event()
 
-    def __init__(self, protocol: DirectProtocol, predict: Predict, path: str) -> None:
+    def __init__(self, protocol: DirectProtocol, predict: Predict, path: str, headers: dict[bytes, bytes]) -> None:
         self._protocol, self._predict = protocol, predict
         self.body = b""
         self.more_body = self.keep_alive = True
         self.disconnected = self.response_complete = False
         self.scope: dict[str, Any] = {
             "type": "http", "method": "POST", "path": path, "raw_path": protocol.url, "query_string": b"",
-            "headers": protocol.headers, "client": protocol.client, "arrived": time.perf_counter(),
+            "headers": protocol.headers, "header_map": headers, "client": protocol.client,
+            "arrived": time.perf_counter(),
         }  # fmt: skip
 
     @property
@@ -123,8 +124,11 @@ class DirectProtocol(Connection):
         """A scope is made only for a request that goes uvicorn's way."""
         self._in_head = True
         self.url = b""
-        self.expect_100_continue = False
         self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep it; what is to be done about one is seen when they are complete."""
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Take the short way or uvicorn's."""
@@ -133,10 +137,11 @@ class DirectProtocol(Connection):
             self._in_head = False
             self.cycle = cast(RequestResponseCycle, self._short)
             return
-        url, headers, expected = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, expected
-        self.headers += headers
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -160,17 +165,13 @@ class DirectProtocol(Connection):
             return None
         if self.cycle is not None and not self.cycle.response_complete:
             return None
-        length = b""
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = value
-            elif name in _UNSUITABLE:
-                return None
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"")
         if not length.isdigit() or len(length) > 9 or int(length) > predict.limit or self.flow.write_paused:
             return None
-        if not self.parser.should_keep_alive():
+        if not _UNSUITABLE.isdisjoint(headers) or not self.parser.should_keep_alive():
             return None
-        return Exchange(self, predict, self.url.decode("ascii"))
+        return Exchange(self, predict, self.url.decode("ascii"), headers)
 
     def leave_unread(self, predict: Predict) -> None:
         """Read no more of this connection while the model's queue is full: to read a request only to refuse it costs

@@ -128,9 +128,12 @@ class Guard:
                 self._note(scope, reply.status)
 
     def name(self, scope: Scope) -> None:
-        """Put when the request `arrived`, its headers as `header_map` and its `request_id` into its scope."""
+        """Put when the request `arrived`, its headers as `header_map`, if they are not there, and its `request_id` into
+        its scope."""
         scope.setdefault("arrived", time.perf_counter())
-        headers = scope["header_map"] = dict(scope["headers"])
+        if "header_map" not in scope:
+            scope["header_map"] = dict(scope["headers"])
+        headers: Headers = scope["header_map"]
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = b"%016x" % getrandbits(64)  # a name, no secret: it need not be unguessable
