@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from serving.online.bodies import ColumnType, Numbers
 from serving.online.champion import Serving
-from serving.online.request import ColumnType, Numbers
 
 Paths = Mapping[str, Mapping[str, Any]]
 """OpenAPI's paths: for each the operations by method, in lower case."""

@@ -26,7 +26,7 @@ from millrace.usecase import UseCase
 from serving.answer import check_type, read_body
 from serving.errors import error_body
 from serving.online.batcher import Overload
-from serving.online.request import MAX_TEXT
+from serving.online.bodies import MAX_TEXT
 from serving.outcomes import LabelDecoder, key_columns
 
 MAX_WAITING = 64

@@ -20,7 +20,7 @@ from millrace.errors import RequestError
 from millrace.outcome_log import Outcome
 from millrace.prediction_log import row_key
 from millrace.usecase import UseCase
-from serving.online.request import MAX_TEXT
+from serving.online.bodies import MAX_TEXT
 
 AHEAD = timedelta(minutes=5)
 """How far a label's `known_at` may lie after its arrival: senders' clocks differ."""

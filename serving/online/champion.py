@@ -27,8 +27,9 @@ from millrace.usecase import UseCase
 from serving.aside import Aside, start
 from serving.online.answers import Answer
 from serving.online.batcher import Batcher
+from serving.online.decoder import RequestDecoder
 from serving.online.model import Model, OpenReader, no_champion, open_model
-from serving.online.request import PredictRequest, RequestDecoder
+from serving.online.request import PredictRequest
 
 POLL_SECONDS = 0.5
 """How often the database is asked who is champion."""

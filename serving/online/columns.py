@@ -12,7 +12,8 @@ from features.plan import ReadPlan
 from millrace.contract import Contract
 from millrace.errors import BundleError
 from millrace.inputs import InputSpec
-from serving.online.request import ColumnType, Need, Numbers
+from serving.online.bodies import ColumnType, Numbers
+from serving.online.decoder import Need
 
 _TYPES: Mapping[str, ColumnType] = {
     "Float32": "number",

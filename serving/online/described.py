@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.description import Paths, example_rows, operation
+from serving.online.bodies import MAX_TEXT, ColumnType, Numbers
 from serving.online.champion import Holder, Serving
-from serving.online.request import MAX_TEXT, ColumnType, Numbers
 
 _NUMBER = {"type": "number", "minimum": -3.4028234e38, "maximum": 3.4028234e38}
 _INTEGER = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}

@@ -27,8 +27,9 @@ from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
 from serving.online.answers import Answer
+from serving.online.bodies import ColumnType
 from serving.online.columns import columns_and_needs
-from serving.online.request import ColumnType, Need, RequestDecoder
+from serving.online.decoder import Need, RequestDecoder
 from serving.online.scorer import Reader, Scorer
 
 OpenReader = Callable[[ReadPlan, UseCase, Settings], Reader]

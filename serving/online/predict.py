@@ -57,7 +57,7 @@ class Native:
     _encode = staticmethod(msgspec.json.Encoder().encode)
 
     def parse(self, body: bytes, headers: Headers, served: Serving) -> PredictRequest:
-        """See `serving.online.request`."""
+        """See `serving.online.decoder`."""
         check_type(headers)
         return served.decoder.decode(body)
 

@@ -1,6 +1,6 @@
 """One batch through one model: read features, encode, predict, log, answer.
 
-Everything a batch needs is here and nothing of HTTP is. The rows come checked (`serving.online.request`); the answers
+Everything a batch needs is here and nothing of HTTP is. The rows come checked (`serving.online.decoder`); the answers
 leave only after the prediction log has them.
 """
 

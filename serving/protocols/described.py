@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.description import Paths, example_rows, operation
+from serving.online.bodies import Numbers
 from serving.online.champion import Holder, Serving
-from serving.online.request import Numbers
 from serving.protocols.metadata import datatype_of, outputs_of
 from serving.protocols.mlflow_scoring import FORMS
 from serving.protocols.routes import VERSIONED

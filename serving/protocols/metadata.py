@@ -11,8 +11,8 @@ from typing import Any
 
 from features.plan import ReadPlan
 from millrace.contract import Contract
+from serving.online.bodies import ColumnType, Numbers
 from serving.online.champion import Serving
-from serving.online.request import ColumnType, Numbers
 
 _DATATYPES = {"number": "FP64", "integer": "INT64", "flag": "BOOL", "text": "BYTES", "instant": "BYTES", "key": "BYTES"}
 

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Meta
 
 from millrace.errors import RequestError
-from serving.online.request import ColumnType, Numbers
+from serving.online.bodies import ColumnType, Numbers
 from serving.protocols.bodies import Scalar, decode, refuse_more_rows
 
 _INTEGERS = {f"{sign}INT{bits}": f"<{sign.lower() or 'i'}{bits // 8}" for sign in ("", "U") for bits in (8, 16, 32, 64)}

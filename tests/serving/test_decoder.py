@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.errors import RequestError
-from serving.online.request import Need, Numbers, PredictRequest, RequestDecoder, ScoresRequest
+from serving.online.bodies import Numbers
+from serving.online.decoder import Need, RequestDecoder
+from serving.online.request import PredictRequest, ScoresRequest
 
 COLUMNS: dict[str, Any] = {
     "carrier": "text",
