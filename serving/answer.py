@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from starlette.requests import Request
 from starlette.types import Receive, Send
 
 from millrace.errors import RequestError
@@ -27,6 +28,14 @@ def check_type(headers: Mapping[bytes, bytes]) -> None:
         raise RequestError(415, "The body must be JSON.", field="Content-Type", todo="Send it as application/json.")
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise RequestError(415, "The body must not be compressed.", field="Content-Encoding")
+
+
+async def read_json(request: Request, limit: int) -> bytes:
+    """The body of an ordinary route's request, which must be plain JSON of at most `limit` bytes; raises what
+    `check_type` and `read_body` raise."""
+    headers = dict(request.scope["headers"])
+    check_type(headers)
+    return await read_body(request.receive, headers.get(b"content-length", b""), limit)
 
 
 async def read_body(receive: Receive, declared: bytes, limit: int) -> bytes:

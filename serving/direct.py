@@ -17,8 +17,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from serving.connection import Connection
-from serving.errors import told_error
-from serving.guard import Guard, refusal
+from serving.errors import refusal
+from serving.guard import Guard
 from serving.online.batcher import Overload
 from serving.online.predict import Predict, RawHeaders
 
@@ -73,8 +73,7 @@ class Exchange:
             guard.admit(scope)
             self._predict.start(scope, self.body, self)
         except Exception as error:  # the guard's refusal, or the last resort: the connection goes on
-            scope["error"] = error
-            self.reply(*refusal(told_error(error), scope))
+            self.reply(*refusal(error, scope))
 
     def reply(self, status: int, body: bytes, headers: RawHeaders) -> None:
         """Write the whole answer at once."""

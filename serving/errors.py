@@ -12,10 +12,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from millrace.errors import BusyError, FeatureError, MillraceError, NoChampionError, RequestError
 
 JSON = b"application/json"
+_ADVICE = {
+    401: ((b"www-authenticate", b"Bearer"),),
+    413: ((b"connection", b"close"),),  # whose body was not read
+    503: ((b"retry-after", b"1"),),
+}
 _WORDS = {
     404: ("There is nothing at this address.", "See /openapi.json for what there is."),
     405: ("This address does not take this method.", "See /openapi.json for what it takes."),
@@ -33,6 +39,16 @@ def error_body(error: MillraceError, request_id: str, path: str = "") -> tuple[i
     else:
         told = {"error": shape}
     return status, msgspec.json.encode(told | {"request_id": request_id})
+
+
+def refusal(error: Exception, scope: Scope) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """The answer to a request that ended in an error: status, body, and the headers that say what to do about it. The
+    request's scope keeps the `error` for the log."""
+    scope["error"], told = error, told_error(error)
+    status, body = error_body(told, scope.get("request_id", ""), scope["path"])
+    if isinstance(told, RequestError) and told.retry_after:
+        return status, body, [(b"retry-after", b"%d" % told.retry_after)]
+    return status, body, list(_ADVICE.get(status, ()))
 
 
 def status_of(error: MillraceError) -> int:
@@ -53,9 +69,9 @@ def install_handlers(app: FastAPI) -> None:
     """Let every error of `app`'s ordinary routes leave in the one shape."""
 
     async def of_tree(request: Request, error: Exception) -> Response:
-        request.scope["error"] = error
-        status, body = error_body(told_error(error), request.scope.get("request_id", ""), request.scope["path"])
-        return Response(body, status, media_type=JSON.decode())
+        status, body, headers = refusal(error, request.scope)
+        told = {name.decode(): value.decode() for name, value in headers}
+        return Response(body, status, told, media_type=JSON.decode())
 
     async def of_http(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

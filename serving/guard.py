@@ -20,7 +20,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millrace.db import AuditRow
-from millrace.errors import MillraceError, RequestError
+from millrace.errors import RequestError
 from millrace.telemetry import Metrics
 from serving.access import (
     MAX_HEADERS,
@@ -36,10 +36,10 @@ from serving.access import (
 )
 from serving.answer import send_json
 from serving.audit import Audit
-from serving.errors import error_body, told_error
+from serving.errors import refusal
 from serving.keys import Caller, KeyRing
 from serving.lockout import Lockout
-from serving.online.predict import Predict, RawHeaders
+from serving.online.predict import Predict
 from serving.quota import Quotas
 from serving.request_log import RequestLog
 
@@ -119,8 +119,7 @@ class Guard:
         except Exception as error:  # the last resort: whatever it was, the client gets the one shape
             if reply.status:
                 raise
-            scope["error"] = error
-            await send_json(reply, *refusal(told_error(error), scope))
+            await send_json(reply, *refusal(error, scope))
         finally:
             route = scope["path"] if direct else getattr(scope.get("route"), "path", "other")
             self.answered(scope, route, reply.status)
@@ -259,17 +258,6 @@ class Guard:
                 self._door.clock(), caller.id, caller.name, scope["method"], route, remote, status, scope["request_id"]
             )
             self._door.audit.note(row)
-
-
-def refusal(error: MillraceError, scope: Scope) -> tuple[int, bytes, RawHeaders]:
-    """The answer to a request that goes no further."""
-    status, body = error_body(error, scope["request_id"], scope["path"])
-    headers = []
-    if isinstance(error, RequestError) and error.retry_after:
-        headers.append((b"retry-after", b"%d" % error.retry_after))
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    return status, body, headers
 
 
 def _security_headers(door: Door) -> dict[str, str]:

@@ -18,21 +18,18 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from millrace.errors import MillraceError, RequestError
+from millrace.errors import RequestError
 from millrace.outcome_log import OutcomeLog, Recorded, log_path
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
-from serving.answer import check_type, read_body
-from serving.errors import error_body
+from serving.answer import read_json
 from serving.online.batcher import Overload
 from serving.online.bodies import MAX_TEXT
 from serving.outcomes import LabelDecoder, key_columns
 
 MAX_WAITING = 64
 """Most requests of one use case that wait for the one before them; beyond it: 503."""
-_ADVICE = {503: {"retry-after": "1"}, 429: {"retry-after": "5"}, 413: {"connection": "close"}}
-"""When to come back, and to give up a connection whose body was not read."""
 _TIME = {"type": ["string", "null"], "format": "date-time"}
 _KNOWN = _TIME | {"description": "Since when the label is known; now, if not given."}
 _AT = _TIME | {"description": "Only the row's prediction for this instant."}
@@ -113,6 +110,7 @@ def labels_router(
             taker.close()
 
     router = APIRouter(lifespan=run)
+    limit = settings.request_mb * 1_000_000
 
     @router.post("/v1/{use_case}/labels", openapi_extra=_described(use_cases, settings.request_rows))
     async def post_labels(use_case: str, request: Request) -> Response:
@@ -123,19 +121,10 @@ def labels_router(
         another one for the same prediction corrects it from its `known_at` on, and the one known last holds, in
         whatever order they come. Predictions that are not known (yet) may be named.
         """
-        try:
-            if use_case not in takers:
-                what = "This server serves no use case of this name."
-                raise RequestError(404, what, field="use_case", todo="See /v1/models.")
-            headers = dict(request.scope["headers"])
-            check_type(headers)
-            limit = settings.request_mb * 1_000_000
-            body = await read_body(request.receive, headers.get(b"content-length", b""), limit)
-            done = await takers[use_case].take(body)
-        except MillraceError as error:
-            request.scope["error"] = error
-            status, answer = error_body(error, request.scope["request_id"])
-            return Response(answer, status, _ADVICE.get(status), media_type="application/json")
+        if use_case not in takers:
+            what = "This server serves no use case of this name."
+            raise RequestError(404, what, field="use_case", todo="See /v1/models.")
+        done = await takers[use_case].take(await read_json(request, limit))
         return Response(msgspec.json.encode(done), media_type="application/json")
 
     return router

@@ -20,12 +20,11 @@ from fastapi.responses import Response
 
 from features.push import Pushed, push
 from features.push_rows import PLAIN
-from millrace.errors import MillraceError, RequestError
+from millrace.errors import RequestError
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from millrace.usecase import UseCase
-from serving.answer import check_type, read_body
-from serving.errors import error_body
+from serving.answer import read_json
 from serving.online.batcher import Overload
 
 MAX_WAITING = 64
@@ -37,8 +36,6 @@ _BODY = {
     "additionalProperties": False,
 }
 """The body's schema, for the route's description; each view's columns are the view's own."""
-_ADVICE = {503: {"retry-after": "1"}, 413: {"connection": "close"}}
-"""When to come back, and to give up a connection whose body was not read."""
 
 
 class Pushes:
@@ -75,7 +72,7 @@ class Pushes:
 def push_router(pushes: Mapping[str, Pushes], settings: Settings) -> APIRouter:
     """The route that takes pushed rows."""
     router = APIRouter()
-
+    limit = settings.request_mb * 1_000_000
     described = {"requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}}}
 
     @router.post("/v1/{use_case}/features/{view}", openapi_extra=described)
@@ -85,19 +82,10 @@ def push_router(pushes: Mapping[str, Pushes], settings: Settings) -> APIRouter:
 
         The same rows again change nothing and are answered as `repeated`.
         """
-        try:
-            if use_case not in pushes:
-                what = "This server serves no use case of this name."
-                raise RequestError(404, what, field="use_case", todo="See /v1/models.")
-            headers = dict(request.scope["headers"])
-            check_type(headers)
-            limit = settings.request_mb * 1_000_000
-            body = await read_body(request.receive, headers.get(b"content-length", b""), limit)
-            done = await pushes[use_case].take(view, body)
-        except MillraceError as error:
-            request.scope["error"] = error
-            status, answer = error_body(error, request.scope["request_id"])
-            return Response(answer, status, _ADVICE.get(status), media_type="application/json")
+        if use_case not in pushes:
+            what = "This server serves no use case of this name."
+            raise RequestError(404, what, field="use_case", todo="See /v1/models.")
+        done = await pushes[use_case].take(view, await read_json(request, limit))
         return Response(msgspec.json.encode(done), media_type="application/json")
 
     return router

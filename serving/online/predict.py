@@ -19,7 +19,7 @@ from millrace.errors import MillraceError, RequestError
 from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from serving.answer import check_type, read_body, send_json
-from serving.errors import error_body, told_error
+from serving.errors import refusal
 from serving.idempotency import Repeats
 from serving.keys import Caller
 from serving.online.answers import Answer
@@ -38,7 +38,7 @@ _TRACE = b"x-trace"
 """A request with this header is told in `Server-Timing` where its time went."""
 _SAYING_WHAT = (b"content-type", b"inference-header-content-length")
 """Headers that say how a body is read: with another one it is another request."""
-_ADVICE = {503: (b"retry-after", b"1"), 405: (b"allow", b"POST"), 413: (b"connection", b"close")}
+_ALLOW = (b"allow", b"POST")
 
 
 class Dialect(Protocol):
@@ -148,15 +148,11 @@ class Predict:
         return self._repeats.first(headers[b"idempotency-key"], scope["caller"].id.encode(), content, client)
 
     def refusal(self, error: Exception, scope: Scope) -> tuple[int, bytes, RawHeaders]:
-        """The answer to a request that cannot be answered: when to come back, what is allowed, and to give up a
-        connection whose body was not read."""
-        scope["error"] = error
-        status, body = error_body(told_error(error), scope["request_id"], scope["path"])
+        """The answer to a request that cannot be answered; one that was refused to protect the others is counted."""
         if isinstance(error, Overload):
             self._shed.labels(self._holder.use_case.name, error.reason).inc()
-        if isinstance(error, RequestError) and error.retry_after:
-            return status, body, [(b"retry-after", b"%d" % error.retry_after)]
-        return status, body, [_ADVICE[status]] if status in _ADVICE else []
+        status, body, headers = refusal(error, scope)
+        return status, body, [*headers, _ALLOW] if status == 405 else headers
 
 
 class _Future:

@@ -21,7 +21,7 @@ from millrace.settings import Settings
 from millrace.telemetry import Metrics
 from serving.answer import send_json
 from serving.description import error_responses
-from serving.errors import error_body
+from serving.errors import refusal
 from serving.guard import ServerState
 from serving.online.champion import Holder, Serving
 from serving.online.predict import Predict
@@ -81,8 +81,8 @@ class VersionedInfer:
         try:
             served = served_by(self._holders, name, version)
         except MillraceError as error:
-            status, body = error_body(error, scope["request_id"], scope["path"])
-            await send_json(send, status, body, [(b"connection", b"close")])  # nobody reads what it sends
+            status, body, headers = refusal(error, scope)
+            await send_json(send, status, body, [*headers, (b"connection", b"close")])  # nobody reads what it sends
             return
         key = name, str(served.version)
         if key not in self._predicts:
