@@ -222,8 +222,7 @@ def everything(flight: Flight, peers: Sequence[Peer], pace: Pace) -> list[Figure
         one, many = flight.ours(), flight.ours(HUNDRED)
         found += stress.overload(server, "one row, 2,000 connections", one, connections=2_000, seconds=pace.overload)
         found += stress.overload(server, "100 rows, 400 connections", many, connections=400, seconds=pace.overload)
-        if keys is not None:
-            found += stress.noisy_tenant(server, one, keys.narrow, rate=2_000, seconds=pace.seconds, repeat=pace.rounds)
+        found += stress.noisy_tenant(server, one, keys.narrow, rate=2_000, seconds=pace.seconds, repeat=pace.rounds)
     starts = median(start_seconds(flight.settings) for _ in range(pace.starts))
     return [*found, Figure(f"start → ready, median of {pace.starts}", starts, "s", 3)]
 

@@ -17,7 +17,6 @@ from benchmarks.serving_flight import AS_OF, USE_CASE, Flight
 from benchmarks.serving_servers import Server, free_port, running
 from millrace.prediction_log import log_folder
 from millrace.settings import Settings, child_environment
-from serving.keys import api_key
 
 MILLRACE = str(Path(sys.executable).parent / "millrace")
 READY = "/health/ready"
@@ -34,15 +33,10 @@ class Keys:
 
 
 @contextmanager
-def issued(settings: Settings, quota: int) -> Iterator[Keys | None]:
-    """Two keys, revoked on leaving; None where `millrace keys` cannot be asked."""
+def issued(settings: Settings, quota: int) -> Iterator[Keys]:
+    """Two keys, revoked on leaving."""
     names = [f"bench-{secrets.token_hex(4)}" for _ in range(2)]
-    try:
-        wide, narrow = (create(settings, name, most) for name, most in zip(names, (QUOTA_OF_ALL, quota), strict=True))
-    except subprocess.CalledProcessError as error:
-        print(f"No keys, no quotas: {error.stderr.strip().splitlines()[-1] if error.stderr.strip() else error}")
-        yield None
-        return
+    wide, narrow = (create(settings, name, most) for name, most in zip(names, (QUOTA_OF_ALL, quota), strict=True))
     try:
         yield Keys({"X-API-Key": wide}, {"X-API-Key": narrow})
     finally:
@@ -65,13 +59,12 @@ def command(settings: Settings, *arguments: str) -> str:
 
 
 @contextmanager
-def ours(flight: Flight, settings: Settings, keys: Keys | None, *, name: str = "ours") -> Iterator[Server]:
+def ours(flight: Flight, settings: Settings, keys: Keys, *, name: str = "ours") -> Iterator[Server]:
     """`millrace serve`, ready; what it logged of predictions is removed with it."""
     port = free_port()
-    headers = keys.wide if keys else {"X-API-Key": api_key(settings)}
     arguments = [MILLRACE, "serve", USE_CASE, "--port", str(port)]
     log, env = FOLDER / "serving" / f"{name}.log", child_environment(settings)
-    with running(name, arguments, port, log, env=env, headers=headers) as server:
+    with running(name, arguments, port, log, env=env, headers=keys.wide) as server:
         await_ready(server)
         try:
             yield server

@@ -185,7 +185,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # whatever ends the body, nothing of it stays; it goes on its way
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

@@ -28,7 +28,7 @@ def start(act: Callable[[], Result], name: str) -> Future[Result]:
     def run() -> None:
         try:
             done.set_result(act())
-        except BaseException as error:
+        except BaseException as error:  # whatever it was, it is for whoever asked
             done.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()

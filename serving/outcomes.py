@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -20,13 +20,12 @@ from millrace.errors import RequestError
 from millrace.outcome_log import Outcome
 from millrace.prediction_log import row_key
 from millrace.usecase import UseCase
-from serving.online.bodies import MAX_TEXT
+from serving.online.bodies import MAX_TEXT, instant_of
 
 AHEAD = timedelta(minutes=5)
 """How far a label's `known_at` may lie after its arrival: senders' clocks differ."""
 OWN = ("label", "prediction_id", "known_at", "at")
 """What a label has beside key columns. A key column of such a name cannot be given, so that labels go by id."""
-_EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _BINARY: Any = bool | Annotated[int, Meta(ge=0, le=1)]
 _CLASS: Any = Annotated[str, Meta(max_length=MAX_TEXT)] | int
 _ID: Any = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
@@ -66,7 +65,7 @@ class LabelDecoder:
         return given
 
     def _outcome(self, row: Any, place: str, now: datetime) -> Outcome:
-        label, known_at = self._label(row.label, place), _instant(row.known_at, f"{place}.known_at")
+        label, known_at = self._label(row.label, place), instant_of(row.known_at, f"{place}.known_at")
         if known_at is not None and known_at > now + AHEAD:
             raise RequestError(422, "A label must not be known in the future.", field=f"{place}.known_at")
         known = known_at or now
@@ -85,7 +84,7 @@ class LabelDecoder:
         named = row_key([keys[name] for name in self._key])
         if not named:
             raise RequestError(422, "A key must not be empty.", field=f"{place}.{self._key[0]}")
-        return Outcome(label, known, row_key=named, at=_instant(row.at, f"{place}.at"))
+        return Outcome(label, known, row_key=named, at=instant_of(row.at, f"{place}.at"))
 
     def _label(self, given: Any, place: str) -> str:
         """The label as the outcome log keeps it."""
@@ -148,12 +147,3 @@ def _text(value: Any, field: str) -> Any:
     if isinstance(value, str) and "\0" in value:
         raise RequestError(422, "A text must not have a NUL character.", field=field)
     return value
-
-
-def _instant(at: Any, field: str) -> datetime | None:
-    if at is UNSET or at is None:
-        return None
-    if not _EARLIEST <= at < _LATEST:
-        raise RequestError(422, "The time must lie between 1900 and 2200.", field=field)
-    instant: datetime = at.astimezone(UTC)
-    return instant

@@ -141,7 +141,7 @@ class Batcher(Generic[Job, Answer]):
             return self._run(jobs)
         except Overload as error:  # a state of the server: one at a time it would be the same again
             return [error] * len(jobs)
-        except Exception as error:
+        except Exception as error:  # of one job, we cannot know of which: each is tried alone
             if len(jobs) == 1:
                 return (error,)
             return [self._answers((job,))[0] for job in jobs]

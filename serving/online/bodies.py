@@ -93,10 +93,12 @@ def may_have_nul(body: bytes) -> bool:
     return b"\\" in body and b"\\u0000" in body
 
 
-def instant_of(at: Any) -> datetime | None:
+def instant_of(at: Any, field: str = "at") -> datetime | None:
+    """A decoded time in UTC; None for one that is null or not given. Raises `RequestError` (422) naming `field` for one
+    before 1900 or from 2200 on."""
     if at is UNSET or at is None:
         return None
     if not _EARLIEST <= at < _LATEST:
-        raise RequestError(422, "The time must lie between 1900 and 2200.", field="at")
+        raise RequestError(422, "The time must lie between 1900 and 2200.", field=field)
     instant: datetime = at.astimezone(UTC)
     return instant
