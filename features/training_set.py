@@ -153,12 +153,13 @@ def training_rows(
 ) -> tuple[pl.DataFrame, int]:
     """A training set's rows without their features, and how many rows of the population have no label at `as_of`.
 
-    A label comes from its source or was posted; whichever was known last holds.
+    A label comes from its source or was posted; which of them holds says the use case (`Label.holds`).
     Raises `NoDataError` as `training_set` does.
     """
     population = population_rows(use_case, lake, since=since, until=until, as_of=as_of)
     keyed = population.with_columns(row_keys(use_case.population.source.key, population.schema))
-    known = [labels(use_case, lake, as_of=as_of), *posted(use_case.label, lake, as_of=as_of)]
+    own = labels(use_case, lake, as_of=as_of)
+    known = (own, *posted(use_case.label, lake, as_of=as_of, own=own))
     labelled = attach(keyed, known).frame.drop_nulls(LABEL).drop(ROW_KEY)
     if labelled.is_empty():
         raise NoDataError(

@@ -1,8 +1,9 @@
 """Which label holds: of everything that was said of a row, whoever said it and in whatever order it arrived.
 
 The newest known label wins; of two known at one instant, the larger; and it is known since the first of the statements
-that have said the same without another between them, so that saying it again changes nothing. Monitoring and training
-sets both ask here. This module knows nothing of models, windows or HTTP.
+that have said the same without another between them, so that saying it again changes nothing. A use case may let its
+source hold over what is posted (`Label.holds`). Monitoring and training sets both ask here. This module knows nothing
+of models, windows or HTTP.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import polars as pl
 from millrace.lake import Lake
 from millrace.outcome_log import TABLE
 from millrace.prediction_log import TABLE as PREDICTIONS
+from millrace.prediction_log import row_keys
 from millrace.source import EVENT_TIME, KNOWN_AT
 from millrace.usecase import LABEL, Label
 
@@ -47,12 +49,13 @@ class Attached:
     """Rows with different labels known at one instant; the larger was taken."""
 
 
-def posted(label: Label, lake: Lake, *, as_of: datetime) -> tuple[pl.DataFrame, ...]:
+def posted(label: Label, lake: Lake, *, as_of: datetime, own: pl.DataFrame | None = None) -> tuple[pl.DataFrame, ...]:
     """The statements of the outcome log that were known at `as_of`, a frame for each of `NAMES` that has any.
 
     Each has the naming columns, `label` (Int8) and `label_known_at`. A prediction that was logged with its row's key
     stands for the row: what is said of it is said of the row, however often that was predicted. A class that
-    the label has no more says nothing.
+    the label has no more says nothing. `own` is what the label's source knew by then (its key columns, or `row_key`,
+    `label` and `label_known_at`): where the source holds, statements on the rows that it knows are left out.
     """
     if not lake.exists(TABLE):
         return ()
@@ -61,6 +64,8 @@ def posted(label: Label, lake: Lake, *, as_of: datetime) -> tuple[pl.DataFrame, 
     columns = [PREDICTION_ID, ROW_KEY, EVENT_TIME, code, pl.col(KNOWN_AT).alias(LABEL_KNOWN_AT)]
     rows = lake.scan(TABLE).filter(pl.col(KNOWN_AT) <= as_of).select(columns).drop_nulls(LABEL).collect()
     rows = _with_row_keys(rows, lake)
+    if own is not None and label.holds == "source":
+        rows = rows.join(by_row_key(label, own), on=ROW_KEY, how="anti")
     by_key, by_instant = pl.col(ROW_KEY) != "", pl.col(EVENT_TIME).is_not_null()
     parts = zip(NAMES, (by_key & ~by_instant, by_key & by_instant, ~by_key), strict=True)
     found = [rows.filter(part).select(*names, LABEL, LABEL_KNOWN_AT) for names, part in parts]
@@ -77,6 +82,25 @@ def unknown(lake: Lake, *, as_of: datetime) -> int:
     logged, by_id = lake.scan(PREDICTIONS), pl.col(PREDICTION_ID) != ""
     parts = ((PREDICTION_ID, by_id), (ROW_KEY, ~by_id))
     return sum(named.filter(part).join(logged, on=name, how="anti").collect().height for name, part in parts)
+
+
+def disputed(label: Label, lake: Lake, own: pl.DataFrame, *, as_of: datetime) -> int:
+    """Of how many rows the label's source and the clients say different things at `as_of`, each by what it said last.
+
+    `own` as in `posted`. What clients say of a row at one instant only is not asked: the source knows no instants.
+    """
+    said = [frame for frame in posted(label, lake, as_of=as_of) if frame.columns[:-2] == [ROW_KEY]]
+    if not said:
+        return 0
+    theirs, ours = (holding(frame, [ROW_KEY])[0] for frame in (said[0], by_row_key(label, own)))
+    return theirs.join(ours, on=ROW_KEY).filter(pl.col(LABEL) != pl.col(f"{LABEL}_right")).height
+
+
+def by_row_key(label: Label, own: pl.DataFrame) -> pl.DataFrame:
+    """What the label's source knows, with `row_key` in the place of its key columns."""
+    key = label.source.key
+    keyed = own if ROW_KEY in own.columns else own.with_columns(row_keys(key, own.schema))
+    return keyed.select(ROW_KEY, pl.col(LABEL).cast(pl.Int8), LABEL_KNOWN_AT)
 
 
 def attach(rows: pl.DataFrame, statements: Iterable[pl.DataFrame], *, since: datetime | None = None) -> Attached:

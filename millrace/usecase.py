@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from millrace.budget import Budget
 from millrace.candidates import Candidate, TorchCandidate
@@ -40,13 +40,15 @@ class Label:
 
     Boolean or 0/1; or, with `classes`, one of these names (numbers are compared as their text). A row's label exists
     from its `known_at` on; `arrives_after` is how long after its event time most labels are known (the monitoring's
-    measure of a window's maturity).
+    measure of a window's maturity). Where the source and what clients post disagree of a row, `holds` decides: the
+    `latest` known of them, or always the `source`, once it knows.
     """
 
     source: Source
     column: str
     arrives_after: timedelta
     classes: tuple[str, ...] = ()
+    holds: Literal["latest", "source"] = "latest"
 
     def __post_init__(self) -> None:
         rule = (
@@ -54,6 +56,7 @@ class Label:
         )
         wrong = len(self.classes) in (1, 2) or len(set(self.classes)) < len(self.classes)
         require("Label", self.column, not wrong, rule)
+        require("Label", self.column, self.holds in ("latest", "source"), 'holds must be "latest" or "source"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,12 @@ class Retrain:
     """A window with labels for a smaller share of its rows is immature: nothing is retrained on it."""
     max_age: timedelta = timedelta(days=28)
     """Retrain when the last training is this long ago, drift or not; a champion of this age counts as old."""
+    even_immature: bool = False
+    """Retrain on an immature window too."""
+    shadow: timedelta = timedelta(days=14)
+    """For how long after a retrain the replaced champion is scored beside the new one, to see what it brought."""
+    stop_after: int = 2
+    """So many retrains in a row that brought nothing, and no more is started until a person resumes it."""
 
 
 @dataclass(frozen=True, kw_only=True)

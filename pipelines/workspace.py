@@ -26,11 +26,16 @@ class Workspace:
 
     @contextmanager
     def run(self, kind: str, as_of: datetime) -> Iterator[dict[str, object]]:
-        """Record a piece of work in the platform's database; what the body puts into the yielded dict is its detail."""
+        """Record a piece of work in the platform's database; what the body puts into the yielded dict is its detail.
+
+        Runs whose process died are marked as lost before.
+        """
         detail: dict[str, object] = {}
+        self.db.lose_dead_runs()
         run = self.db.start_run(self.use_case.name, kind, as_of)
         try:
-            yield detail
+            with self.db.heard_of(run):
+                yield detail
         except BaseException as error:
             self.db.end_run(run, "failed", {"error": f"{type(error).__name__}: {error}"})
             raise

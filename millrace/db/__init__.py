@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from millrace.db.leases import lease
 from millrace.db.models import AuditRow, DecisionRow, KeyRow, ModelRow, RunRow, WindowRow
+from millrace.db.runs import heard_of, lose_dead_runs, start_run
 from millrace.db.session import open_engine, reading, writing
 from millrace.errors import MillraceError
 from millrace.settings import Settings
@@ -110,10 +111,28 @@ class Database:
         reason: str,
         evidence: dict[str, Any] | None = None,
         version: int | None = None,
-    ) -> None:
-        """Record something the platform decided by itself."""
+        severity: str = "",
+        window: tuple[datetime, datetime] | None = None,
+    ) -> int:
+        """Record something the platform decided by itself, over this window if it was a monitoring pass; its id."""
+        start, end = window or (None, None)
+        row = DecisionRow(
+            use_case, as_of, action, reason, datetime.now(UTC), version, evidence or {}, severity, start, end
+        )
         with writing(self._engine) as session:
-            session.add(DecisionRow(use_case, as_of, action, reason, datetime.now(UTC), version, evidence or {}))
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def decision(self, number: int) -> DecisionRow | None:
+        """The decision of this id, whichever use case it is of, or None."""
+        with reading(self._engine) as session:
+            return session.get(DecisionRow, number)
+
+    def settle_decision(self, number: int, outcome: dict[str, Any]) -> None:
+        """Record what came of a decision, in place of what was recorded before."""
+        with writing(self._engine) as session:
+            session.execute(update(DecisionRow).where(DecisionRow.id == number).values(outcome=outcome))
 
     def decisions(self, use_case: str) -> Sequence[DecisionRow]:
         """Every decision, in time order."""
@@ -126,11 +145,15 @@ class Database:
 
     def start_run(self, use_case: str, kind: str, as_of: datetime) -> int:
         """Record that a piece of work starts; returns its id for `end_run`."""
-        with writing(self._engine) as session:
-            row = RunRow(use_case, kind, as_of, datetime.now(UTC), "running")
-            session.add(row)
-            session.flush()
-            return row.id
+        return start_run(self._engine, use_case, kind, as_of)
+
+    def heard_of(self, run: int) -> AbstractContextManager[None]:
+        """Let a run be heard of while the body does its work: one that is not, `lose_dead_runs` takes for dead."""
+        return heard_of(self._engine, run)
+
+    def lose_dead_runs(self) -> Sequence[RunRow]:
+        """Mark the runs whose process died without a word as `lost`, and return them."""
+        return lose_dead_runs(self._engine)
 
     def end_run(self, run: int, state: str, detail: dict[str, Any] | None = None) -> None:
         """Record how it ended: `done` or `failed`, with what there is to say."""
@@ -140,6 +163,11 @@ class Database:
                 .where(RunRow.id == run)
                 .values(state=state, ended_at=datetime.now(UTC), detail=detail or {})
             )
+
+    def running(self) -> Sequence[RunRow]:
+        """Every run of every use case that has not ended, the oldest first."""
+        with reading(self._engine) as session:
+            return session.scalars(select(RunRow).where(RunRow.state == "running").order_by(RunRow.id)).all()
 
     def runs(self, use_case: str, kind: str | None = None) -> Sequence[RunRow]:
         """Every run (of this kind), the newest first."""

@@ -73,7 +73,10 @@ class ModelRow(Base):
 
 
 class DecisionRow(Base):
-    """Something the platform did by itself and why; one that concerns a model names its version."""
+    """Something the platform did by itself and why; one that concerns a model names its version.
+
+    A monitoring pass's decision has its window and its severity; `outcome` is what came of it, empty until then.
+    """
 
     __tablename__ = "decisions"
     __table_args__ = (
@@ -89,10 +92,17 @@ class DecisionRow(Base):
     created_at: Mapped[datetime]
     version: Mapped[int | None] = mapped_column(default=None)
     evidence: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    severity: Mapped[str] = mapped_column(default="")
+    window_start: Mapped[datetime | None] = mapped_column(default=None)
+    window_end: Mapped[datetime | None] = mapped_column(default=None)
+    outcome: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
 
 
 class WindowRow(Base):
-    """One monitoring pass: what was seen in [start, end) and decided. Passing over it again replaces the row."""
+    """One monitoring pass: what was seen in [start, end) and decided. Passing over it again replaces the row.
+
+    `as_of` is the moment whose labels its figures are of; None in rows of before it was kept.
+    """
 
     __tablename__ = "windows"
 
@@ -107,11 +117,14 @@ class WindowRow(Base):
     created_at: Mapped[datetime]
     metrics: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
     drifted: Mapped[list[str]] = mapped_column(default_factory=list)
+    as_of: Mapped[datetime | None] = mapped_column(default=None)
 
 
 class RunRow(Base):
-    """One piece of work of the platform; `state` is running, done or failed. A run whose process died stays running
-    until its lease is taken over."""
+    """One piece of work of the platform; `state` is running, done, failed, or lost when its process died of it.
+
+    While it runs, its process (`pid` on `host`) renews `heard_at`; see `millrace.db.runs`.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (Index("runs_by_kind", "use_case", "kind", "started_at"),)
@@ -124,6 +137,9 @@ class RunRow(Base):
     state: Mapped[str]
     ended_at: Mapped[datetime | None] = mapped_column(default=None)
     detail: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    host: Mapped[str] = mapped_column(default="")
+    pid: Mapped[int | None] = mapped_column(default=None)
+    heard_at: Mapped[datetime | None] = mapped_column(default=None)
 
 
 class LeaseRow(Base):
