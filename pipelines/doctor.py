@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from millrace.db import Database
+from millrace.db import Database, RunRow
 from millrace.errors import MillraceError
 from millrace.loader import load_use_case, names
 from millrace.settings import Settings, read_settings
@@ -51,7 +51,16 @@ def examine() -> list[Finding]:
         settings = read_settings()
     except MillraceError as error:
         return [Finding("settings", False, error.what, error.todo)]
-    checks: list[Callable[[Settings], Finding]] = [_python, _packages, _memory, _home, _database, _redis, _use_cases]
+    checks: list[Callable[[Settings], Finding]] = [
+        _python,
+        _packages,
+        _memory,
+        _home,
+        _database,
+        _runs,
+        _redis,
+        _use_cases,
+    ]
     return [check(settings) for check in checks]
 
 
@@ -97,6 +106,35 @@ def _database(settings: Settings) -> Finding:
     except MillraceError as error:
         return Finding("database", False, f"{error.what} {error.looked}", error.todo)
     return Finding("database", True, "SQLite in the home folder" if not settings.database_url else "answers")
+
+
+def _runs(settings: Settings) -> Finding:
+    """What runs now, and what was lost with its process and has not been done since."""
+    try:
+        db = Database.open(settings)
+    except MillraceError:
+        return Finding("runs", False, "not known: the database cannot be opened", "Mend the database first.")
+    try:
+        db.lose_dead_runs()
+        running = [f"{run.kind} of {run.use_case} (run {run.id})" for run in db.running()]
+        lost = [run for name in db.use_cases() for run in _newest_of_kind(db, name) if run.state == "lost"]
+    finally:
+        db.close()
+    if lost:
+        told = ", ".join(
+            f"{run.kind} of {run.use_case} (run {run.id}, as of {run.as_of:%Y-%m-%d %H:%M})" for run in lost
+        )
+        return Finding(
+            "runs", False, f"ended with their process: {told}", "Start each again; what it had done is kept."
+        )
+    return Finding("runs", True, f"running: {', '.join(running)}" if running else "none is running, none was lost")
+
+
+def _newest_of_kind(db: Database, use_case: str) -> Sequence[RunRow]:
+    newest: dict[str, RunRow] = {}
+    for run in db.runs(use_case):
+        newest.setdefault(run.kind, run)
+    return list(newest.values())
 
 
 def _redis(settings: Settings) -> Finding:

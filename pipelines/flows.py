@@ -103,7 +103,7 @@ def monitor_flow(use_case: str, as_of: datetime, act: bool = True, home: Path | 
     """Watch the last window, decide, and retrain when that is the decision."""
     with open_workspace(use_case, home) as ws:
         seen = watch(ws, start=as_of - ws.use_case.monitor.window, end=as_of, as_of=as_of, report=True)
-        if not (act and seen.decision.action == "retrain"):
+        if not (act and seen.due):
             return seen.as_dict()
         done = train_and_gate(ws, as_of=as_of, why=seen.decision.reason)
         return watching.acted(ws, seen, done).as_dict()
@@ -132,7 +132,7 @@ def week_flow(use_case: str, start: datetime, end: datetime, shadow: int, home: 
         materialize(ws, as_of=end)
         score(ws, start=start, end=end, as_of=end, shadow=shadow)
         seen = watch(ws, start=start, end=end, as_of=end)
-        if seen.decision.action == "retrain":
+        if seen.due:
             done = train_and_gate(ws, as_of=end, why=seen.decision.reason)
             seen = watching.acted(ws, seen, done)
         return seen.as_dict()

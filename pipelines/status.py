@@ -13,8 +13,9 @@ from serving.online.model import predict_once
 
 
 def status(ws: Workspace, *, as_of: datetime) -> dict[str, Any]:
-    """Champion and verdict, last ingest, freshness of the views at `as_of`, last window and decision."""
+    """Champion and verdict, last ingest, freshness of the views at `as_of`, last window and decision, and what runs."""
     name = ws.use_case.name
+    ws.db.lose_dead_runs()
     champion, windows, decisions = ws.db.champion(name), ws.db.windows(name), ws.db.decisions(name)
     ingests, fresh = ws.db.runs(name, "ingest"), ws.db.runs(name, "materialize")
     shown: dict[str, Any] = {"use_case": name, "question": ws.use_case.question}
@@ -36,6 +37,18 @@ def status(ws: Workspace, *, as_of: datetime) -> dict[str, Any]:
         shown["last_window"] |= {name: value for name, value in last.metrics.items() if name != "first_seen"}
     if decisions:
         shown["last_decision"] = f"{decisions[-1].action} ({decisions[-1].as_of:%Y-%m-%d}): {decisions[-1].reason}"
+    running = [run for run in ws.db.running() if run.use_case == name]
+    if running:
+        shown["running"] = [
+            {
+                "run": run.id,
+                "kind": run.kind,
+                "as_of": run.as_of,
+                "since": run.started_at,
+                "process": f"{run.pid} on {run.host}",
+            }
+            for run in running
+        ]
     return shown
 
 

@@ -1,34 +1,34 @@
 """The watching stage: one monitoring pass over a window, its record, and what an action on it came to.
 
-The monitoring room sees frames only; here they are fetched from the lake and the champion's bundle, and what was seen
-and decided is stored.
+The monitoring room sees frames only; here they are fetched from the lake and the champion's bundle, the platform's own
+past is added to the evidence, and what was seen and decided is stored. One process at a time watches a use case, and a
+pass over a window that was watched as of the same moment with the same result adds nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from features.training_set import labels
 from millrace import registry
-from millrace.db import WindowRow
-from millrace.errors import NoDataError
-from millrace.outcomes import posted, unknown
-from millrace.prediction_log import TABLE
-from millrace.quality import Quality
-from millrace.source import EVENT_TIME
-from monitoring.decide import Decision
+from millrace.db import DecisionRow, ModelRow
+from monitoring.decide import Decision, decide
 from monitoring.report import write_report
-from monitoring.window import Champion, Window, WindowResult
+from monitoring.window import Window, WindowResult
 from monitoring.window import watch as look
+from pipelines import effects
 from pipelines.models import TrainingDone
-from pipelines.scoring import SHADOW, bundle_of
+from pipelines.restating import restate, restate_late
+from pipelines.scoring import bundle_of
 from pipelines.served import ship_served
+from pipelines.windows import Outcomes, metrics, predictions_in, shadow_in, watched_model, window_row
 from pipelines.workspace import Workspace
+
+__all__ = ["Watched", "acted", "restate", "watch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,21 @@ class Watched:
     action: str
     reason: str
     report: Path | None = None
+    decision_id: int = 0
+    repeated: bool = False
+    """Whether an earlier pass over this window, as of this moment, had decided already; its decision stands."""
+    restated: int = 0
+    """Earlier windows that were measured again with the labels that came since."""
 
     @property
     def decision(self) -> Decision:
         """What the pass led to decide."""
         return self.result.decision
+
+    @property
+    def due(self) -> bool:
+        """Whether a training is to start now: one was decided, and none has come of it yet."""
+        return self.action == "retrain"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: what a person asks first."""
@@ -54,10 +64,14 @@ class Watched:
             "version": seen.version,
             "rows": seen.rows,
             "labelled": seen.live.labelled,
-            **_metrics(seen),
+            **metrics(seen),
             "drifted": list(seen.drift.drifted),
             "decision": self.action,
+            "severity": self.decision.severity,
             "reason": self.reason,
+            "decision_id": self.decision_id,
+            "repeated": self.repeated,
+            "restated": self.restated,
             "report": self.report,
         }
 
@@ -65,86 +79,129 @@ class Watched:
 def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, report: bool = False) -> Watched:
     """Look at the predictions for instants in [start, end) with what is known at `as_of`, decide, and record both.
 
-    `report` also renders Evidently's page of the window (seconds). Raises `NoChampionError` when nothing serves, and
-    `NoDataError` when nothing was predicted there.
+    Before, it brings up to date what earlier retrains gained, and restates earlier windows of which more is known now.
+    `report` also renders Evidently's page of the window (seconds). Raises `NoChampionError` when nothing serves,
+    `NoDataError` when nothing was ever predicted, `BusyError` while another process watches this use case.
     """
-    with ws.run("monitor", as_of) as detail:
+    window = Window(start, end, as_of)
+    with ws.db.lease(f"monitor {ws.use_case.name}"), ws.run("monitor", as_of) as detail:
         champion = registry.champion(ws.db, ws.use_case.name)
-        window = Window(start, end, as_of)
+        ship_served(ws)
+        predictions, outcomes = predictions_in(ws, window), Outcomes.read(ws, as_of)
+        effects.measure(ws, outcomes)
+        restated = restate_late(ws, start, outcomes)
         reference = bundle_of(ws, champion.version).reference()
-        predictions = _predictions(ws, window)
-        result = look(
-            ws.use_case,
-            window,
-            Champion(champion.version, champion.as_of, Quality.from_dict(champion.quality)),
-            reference=reference,
-            predictions=predictions,
-            labels=labels(ws.use_case, ws.lake, as_of=as_of),
-            posted=posted(ws.use_case.label, ws.lake, as_of=as_of),
-            static=_within(ws, SHADOW, window) if ws.lake.exists(SHADOW) else None,
-            retrained_at=_retrained_before(ws, as_of),
-        )
-        seen = Watched(result, result.decision.action, result.decision.reason)
+        result = _look(ws, window, champion, reference, predictions, outcomes)
+        seen = replace(_record(ws, result), restated=restated)
         if report:
             seen = replace(seen, report=_report(ws, seen, reference, predictions))
-        _record(ws, seen)
-        detail.update(rows=result.rows, action=seen.action, unknown_labels=unknown(ws.lake, as_of=as_of))
+        detail.update(_told(ws, seen, outcomes))
     return seen
 
 
 def acted(ws: Workspace, seen: Watched, done: TrainingDone) -> Watched:
-    """The pass with what the training that it called for came to, recorded in its window."""
-    outcome = "promoted" if done.outcome.promoted else "refused"
-    settled = replace(seen, action=outcome, reason=done.outcome.reason)  # which begins with the decision's own
-    ws.db.add_window(_row(ws, settled))
+    """The pass with what the training that it called for came to, recorded in its window and its decision."""
+    outcome = effects.record(ws, seen.decision_id, done)
+    settled = replace(seen, action=outcome["result"], reason=outcome["reason"])  # which begins with the decision's own
+    ws.db.add_window(window_row(ws, settled.result, action=settled.action, reason=settled.reason))
     return settled
 
 
-def restate(ws: Workspace, *, as_of: datetime) -> None:
-    """Measure every window again with the labels known at `as_of`; what was first seen stays beside it."""
-    ship_served(ws)
-    known = labels(ws.use_case, ws.lake, as_of=as_of)
-    from_clients = posted(ws.use_case.label, ws.lake, as_of=as_of)
-    for row in ws.db.windows(ws.use_case.name):
-        champion = ws.db.model(ws.use_case.name, row.version)
-        if champion is None:
-            continue
-        window = Window(row.start, row.end, as_of)
-        frame = _within(ws, TABLE, window)
-        result = look(
-            ws.use_case,
-            window,
-            Champion(champion.version, champion.as_of, Quality.from_dict(champion.quality)),
-            reference=frame.head(0),
-            predictions=frame,
-            labels=known,
-            posted=from_clients,
-            static=_within(ws, SHADOW, window) if ws.lake.exists(SHADOW) else None,
+def _look(
+    ws: Workspace,
+    window: Window,
+    champion: ModelRow,
+    reference: pl.DataFrame,
+    predictions: pl.DataFrame,
+    outcomes: Outcomes,
+) -> WindowResult:
+    """What the monitoring room sees, decided with the platform's own past in the evidence."""
+    decisions = ws.db.decisions(ws.use_case.name)
+    result = look(
+        ws.use_case,
+        window,
+        watched_model(champion),
+        reference=reference,
+        predictions=predictions,
+        labels=outcomes.labels,
+        posted=outcomes.posted,
+        static=shadow_in(ws, window),
+        retrained_at=[row.as_of for row in decisions if row.action == "retrain" and _before(row, window)],
+    )
+    brought = effects.settled(decisions, window.as_of)
+    evidence = replace(
+        result.evidence,
+        effects=brought,
+        paged=effects.paged(decisions, brought, window.as_of),
+        training=_training(ws),
+    )
+    return replace(result, evidence=evidence, decision=decide(ws.use_case.retrain, evidence))
+
+
+def _before(row: DecisionRow, window: Window) -> bool:
+    """Whether a decision was taken before this pass; one over this very window does not hold it back."""
+    same = (row.window_start, row.window_end) == (window.start, window.end)
+    return row.as_of < window.as_of or (row.as_of == window.as_of and not same)
+
+
+def _training(ws: Workspace) -> int | None:
+    """The run that trains this use case now, in whichever process."""
+    return next((run.id for run in ws.db.running() if (run.use_case, run.kind) == (ws.use_case.name, "train")), None)
+
+
+def _record(ws: Workspace, result: WindowResult) -> Watched:
+    """The window's row and its decision, unless an earlier pass as of this moment has decided already.
+
+    That one stands when it was acted upon, or rests on the same evidence.
+    """
+    earlier = _decided(ws, result.window)
+    acted_upon = earlier is not None and bool(earlier.outcome)
+    if earlier is not None and (acted_upon or earlier.evidence == result.decision.evidence):
+        result = replace(result, decision=_stored(earlier))
+        action, reason = earlier.outcome.get("result", earlier.action), earlier.outcome.get("reason", earlier.reason)
+        seen = Watched(result, action, reason, decision_id=earlier.id, repeated=True)
+    else:
+        decision = result.decision
+        number = ws.db.add_decision(
+            ws.use_case.name,
+            as_of=result.window.as_of,
+            action=decision.action,
+            reason=decision.reason,
+            evidence=decision.evidence,
+            version=result.version,
+            severity=decision.severity,
+            window=(result.window.start, result.window.end),
         )
-        first = row.metrics.get("first_seen", dict(row.metrics))
-        row.metrics = {**_metrics(result), "first_seen": first}
-        row.labelled = result.live.labelled
-        ws.db.add_window(row)
+        seen = Watched(result, decision.action, decision.reason, decision_id=number)
+    ws.db.add_window(window_row(ws, result, action=seen.action, reason=seen.reason))
+    return seen
 
 
-def _predictions(ws: Workspace, window: Window) -> pl.DataFrame:
-    """The window's predictions, online and batch, after what the servers have finished writing is in the lake."""
-    ship_served(ws)
-    found = _within(ws, TABLE, window) if ws.lake.exists(TABLE) else pl.DataFrame()
-    if found.is_empty():
-        raise NoDataError(
-            f"Nothing of {ws.use_case.name} was predicted from {window.start:%Y-%m-%d %H:%M} to "
-            f"{window.end:%Y-%m-%d %H:%M} UTC.",
-            looked="The prediction log has no row for an instant in that window.",
-            todo=f"Score it first: millrace score {ws.use_case.name} --from {window.start:%Y-%m-%d} "
-            f"--until {window.end:%Y-%m-%d}.",
-        )
-    return found
+def _decided(ws: Workspace, window: Window) -> DecisionRow | None:
+    """The last decision over this very window, as of this very moment."""
+    about = (window.start, window.end, window.as_of)
+    rows = ws.db.decisions(ws.use_case.name)
+    return next((row for row in reversed(rows) if (row.window_start, row.window_end, row.as_of) == about), None)
 
 
-def _within(ws: Workspace, table: str, window: Window) -> pl.DataFrame:
-    inside = pl.col(EVENT_TIME).is_between(window.start, window.end, closed="left")
-    return ws.lake.scan(table).filter(inside).collect()
+def _stored(row: DecisionRow) -> Decision:
+    return Decision(row.action, row.reason, (row.reason,), row.evidence, row.severity)  # type: ignore[arg-type]  # ours
+
+
+def _told(ws: Workspace, seen: Watched, outcomes: Outcomes) -> dict[str, object]:
+    """The pass as its run's detail: what was found, and what was odd about the labels."""
+    live = seen.result.live
+    return {
+        "rows": seen.result.rows,
+        "action": seen.action,
+        "decision": seen.decision_id,
+        "repeated": seen.repeated,
+        "restated": seen.restated,
+        "unknown_labels": outcomes.unknown(ws),
+        "disputed_labels": outcomes.disputed,
+        "corrected_labels": live.corrected,
+        "contradictory_labels": live.contradictory,
+    }
 
 
 def _report(ws: Workspace, seen: Watched, reference: pl.DataFrame, predictions: pl.DataFrame) -> Path | None:
@@ -162,56 +219,3 @@ def _report(ws: Workspace, seen: Watched, reference: pl.DataFrame, predictions: 
         monitor=ws.use_case.monitor,
     )
     return written.html
-
-
-def _retrained_before(ws: Workspace, as_of: datetime) -> list[datetime]:
-    """When earlier retrains were decided; the one of an earlier pass over this very window does not hold it back."""
-    decisions = ws.db.decisions(ws.use_case.name)
-    return [decision.as_of for decision in decisions if decision.action == "retrain" and decision.as_of < as_of]
-
-
-def _record(ws: Workspace, seen: Watched) -> None:
-    """The window's row, and a decision unless an earlier pass has recorded the same."""
-    ws.db.add_window(_row(ws, seen))
-    known = {(decision.as_of, decision.action) for decision in ws.db.decisions(ws.use_case.name)}
-    if seen.action != "nothing" and (seen.result.window.as_of, seen.action) not in known:
-        ws.db.add_decision(
-            ws.use_case.name,
-            as_of=seen.result.window.as_of,
-            action=seen.action,
-            reason=seen.reason,
-            evidence=seen.decision.evidence,
-            version=seen.result.version,
-        )
-
-
-def _row(ws: Workspace, seen: Watched) -> WindowRow:
-    result = seen.result
-    return WindowRow(
-        use_case=ws.use_case.name,
-        start=result.window.start,
-        end=result.window.end,
-        version=result.version,
-        rows=result.rows,
-        labelled=result.live.labelled,
-        action=seen.action,
-        reason=seen.reason,
-        created_at=datetime.now(UTC),
-        metrics=_metrics(result),
-        drifted=list(result.drift.drifted),
-    )
-
-
-def _metrics(result: WindowResult) -> dict[str, Any]:
-    """The figures that are compared week by week; None where there are no labels, or no static model.
-
-    Of K classes area and loss are of each model's own event, so the static one's are None: they compare by accuracy.
-    """
-    found: dict[str, Any] = {}
-    classes = result.evidence.top_label
-    for name, performance in (("live", result.live), ("static", result.static)):
-        quality = performance.quality.to_dict() if performance and performance.quality else {}
-        event = {} if classes and name == "static" else quality
-        found |= {f"{metric}_{name}": event.get(metric) for metric in ("roc_auc", "log_loss")}
-        found |= {f"accuracy_{name}": quality.get("accuracy")} if classes else {}
-    return found

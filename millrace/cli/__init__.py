@@ -13,7 +13,7 @@ import warnings
 import typer
 
 from millrace import console
-from millrace.cli import commands, features, keys, lake, push, quarantine, sources, trace, training
+from millrace.cli import commands, decisions, features, keys, lake, push, quarantine, sources, trace, training
 from millrace.errors import MillraceError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(commands.app)
 app.add_typer(training.app)
+app.add_typer(decisions.app)
 app.add_typer(sources.app)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(push.app)

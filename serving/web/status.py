@@ -99,7 +99,7 @@ class Status:
     windows: tuple[WindowRow, ...]
     """The newest first."""
     decisions: tuple[DecisionRow, ...]
-    """The newest first, at most eight."""
+    """The newest first, at most eight; those to do nothing are left out."""
     roc_auc: str
     log_loss: str
     gain: float | None
@@ -120,7 +120,7 @@ def gather(db: Database, use_case: str, question: str, given: tuple[str, ...] = 
         views=_views(materializations),
         given=given,
         windows=tuple(reversed(windows)),
-        decisions=tuple(reversed(decisions))[:8],
+        decisions=tuple(row for row in reversed(decisions) if row.action != "nothing")[:8],
         roc_auc=draw("ROC AUC", _points(windows, "roc_auc")),
         log_loss=draw("Log loss", _points(windows, "log_loss")),
         gain=_gain(windows),

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millrace.errors import UseCaseError
 from millrace.lake import Lake
 from millrace.outcome_log import Outcome, OutcomeLog, ship
-from millrace.outcomes import attach, holding, posted, unknown
+from millrace.outcomes import attach, disputed, holding, posted, unknown
 from millrace.prediction_log import Prediction, PredictionLog, microseconds
 from millrace.prediction_log import ship as ship_predictions
 from millrace.source import Source
@@ -196,3 +197,30 @@ def test_what_names_no_prediction_of_the_log_is_counted(lake: Lake) -> None:
     assert unknown(lake, as_of=NOON) == 1
     logged(lake, p="")
     assert unknown(lake, as_of=NOON) == 0
+
+
+def source_says(*rows: tuple[str, int, datetime]) -> pl.DataFrame:
+    schema = {"trip": pl.String, "label": pl.Int8, "label_known_at": INSTANT}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def test_where_the_source_holds_what_is_posted_on_rows_that_it_knows_is_left_out(lake: Lake) -> None:
+    said_to(lake, *(Outcome("1", NOON + HOUR, row_key=key) for key in ("known", "open")))
+    own = source_says(("known", 0, NOON))
+    strict = Label(SOURCE, "late", HOUR, holds="source")
+    assert posted(strict, lake, as_of=NOON + HOUR, own=own)[0]["row_key"].to_list() == ["open"]
+    assert sorted(posted(LATE, lake, as_of=NOON + HOUR, own=own)[0]["row_key"]) == ["known", "open"]
+
+
+def test_rows_of_which_source_and_clients_say_different_things_are_counted(lake: Lake) -> None:
+    assert disputed(LATE, lake, source_says(("a", 0, NOON)), as_of=NOON) == 0
+    said_to(lake, Outcome("1", NOON, row_key="a"), Outcome("1", NOON, row_key="b"), Outcome("1", NOON, row_key="c"))
+    own = source_says(("a", 0, NOON), ("b", 0, NOON - HOUR), ("b", 1, NOON))
+    assert disputed(LATE, lake, own, as_of=NOON) == 1
+    said_to(lake, Outcome("0", NOON + HOUR, row_key="a"))
+    assert disputed(LATE, lake, own, as_of=NOON + HOUR) == 0
+
+
+def test_who_holds_is_one_of_two() -> None:
+    with pytest.raises(UseCaseError, match="holds"):
+        Label(SOURCE, "late", HOUR, holds="loudest")  # type: ignore[arg-type]

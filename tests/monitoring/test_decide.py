@@ -6,7 +6,8 @@ import pytest
 
 from millrace.quality import Quality
 from millrace.usecase import Retrain
-from monitoring.decide import Decision, Evidence, decide
+from monitoring.decide import Decision, decide, decide_again
+from monitoring.evidence import Effect, Evidence, Harm, limits_from_dict, limits_to_dict
 
 DAY = timedelta(days=1)
 NOW = datetime(2013, 4, 29, tzinfo=UTC)
@@ -44,6 +45,9 @@ CALM = Evidence(
     known_labels=100_000,
     new_labels=9_000,
 )
+HOURLY = Retrain(cooldown=DAY)
+VAIN = (Effect(7, 2, 0.004, 0.006), Effect(11, 3, 0.004, -0.002), Effect(15, 4, None, 0.0))
+"""Of three retrains the last two brought nothing."""
 DUE = replace(CALM, new_labels=16_000)
 """Calm but for the labels that are new: a retrain is due, and each guard alone can hold it back."""
 
@@ -235,3 +239,125 @@ def test_a_decision_carries_its_evidence_as_json() -> None:
     assert stored["growth"] == pytest.approx(0.16)
     assert stored["quality"]["roc_auc"] is None
     assert stored["retrained_at"] == ["2013-04-09T00:00:00+00:00"]
+
+
+def test_two_retrains_in_a_row_that_brought_nothing_call_a_person() -> None:
+    decision = decide(LIMITS, replace(DUE, effects=VAIN))
+    assert (decision.action, decision.severity) == ("page", "critical")
+    assert decision.reasons[0] == (
+        "The last 2 retrains in a row brought nothing (version 3: -0.0020 nats, version 4: +0.0000 nats): no other one "
+        "is started until a person resumes (millrace resume)."
+    )
+
+
+def test_a_person_is_called_even_when_no_retrain_is_due() -> None:
+    assert decide(LIMITS, replace(CALM, effects=VAIN)).action == "page"
+
+
+def test_after_the_call_retrains_stay_held_back() -> None:
+    called = replace(DUE, effects=VAIN, paged=True)
+    decision = decide(LIMITS, called)
+    assert decision.action == "hold_back"
+    assert _held_back_by(decision)[0].startswith("Held back: the last 2 retrains in a row brought nothing")
+    calm = decide(LIMITS, replace(called, new_labels=9_000))
+    assert calm.action == "nothing"
+    assert "brought nothing" in calm.reason
+
+
+def test_one_that_helped_in_between_stops_nothing() -> None:
+    mixed = (VAIN[1], replace(VAIN[2], realised=0.0001))
+    assert decide(LIMITS, replace(DUE, effects=mixed)).action == "retrain"
+    assert decide(LIMITS, replace(DUE, effects=VAIN[1:2])).action == "retrain"
+
+
+def test_how_many_may_bring_nothing_is_the_use_case_s() -> None:
+    assert decide(replace(LIMITS, stop_after=0), replace(DUE, effects=VAIN)).action == "retrain"
+    assert decide(replace(LIMITS, stop_after=1), replace(DUE, effects=VAIN[2:])).action == "page"
+
+
+def test_one_trains_at_a_time() -> None:
+    decision = decide(LIMITS, replace(DUE, training=12))
+    assert decision.action == "hold_back"
+    assert _held_back_by(decision) == ["Held back: a training is running already (run 12)."]
+
+
+def test_a_use_case_may_retrain_on_an_immature_window() -> None:
+    assert decide(replace(LIMITS, even_immature=True), replace(DUE, labelled=1_950)).action == "retrain"
+
+
+def test_a_storm_starts_one_retrain_a_cooldown_and_the_rest_are_held_back() -> None:
+    began: list[datetime] = []
+    actions = []
+    for hour in range(48):
+        moment = NOW + timedelta(hours=hour)
+        storm = replace(DUE, as_of=moment, end=moment, retrained_at=tuple(began))
+        storm = replace(storm, drifted=("temp",), score_drifted=True, promised_log_loss=0.30)
+        decision = decide(HOURLY, storm)
+        actions.append(decision.action)
+        began += [moment] if decision.action == "retrain" else []
+    assert began == [NOW, NOW + DAY]
+    assert actions.count("hold_back") == 46
+
+
+@pytest.mark.parametrize(
+    ("level", "action", "severity"),
+    [("none", "nothing", "info"), ("low", "alert", "info"), ("high", "alert", "warning")],
+)
+def test_a_drift_counts_by_the_harm_that_is_expected_of_it(level: str, action: str, severity: str) -> None:
+    harm = Harm(level, ("The log loss is expected to rise by 0.03 nats.",))
+    one, many = (
+        decide(LIMITS, replace(CALM, drifted=names, harm=harm)) for names in (("temp",), tuple("abcdefghijkl"))
+    )
+    assert (one.action, one.severity) == (many.action, many.severity) == (action, severity)
+
+
+def test_an_alarm_tells_the_drift_and_its_harm_once() -> None:
+    harm = Harm("high", ("The log loss is expected to rise by 0.03 nats.",))
+    reasons = decide(LIMITS, replace(CALM, drifted=("temp",), harm=harm)).reasons
+    assert reasons[:2] == (
+        "1 column drifted (temp) and the score stayed (0.03 standard deviations).",
+        "The log loss is expected to rise by 0.03 nats.",
+    )
+    assert len(set(reasons)) == len(reasons)
+
+
+def test_wrong_data_and_what_they_hold_back_are_worth_a_warning() -> None:
+    wrong = replace(CALM, data_problems=("x",))
+    assert decide(LIMITS, wrong).severity == "warning"
+    assert decide(LIMITS, replace(DUE, data_problems=("x",))).severity == "warning"
+    assert decide(LIMITS, DUE).severity == "info"
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        CALM,
+        DUE,
+        replace(DUE, effects=VAIN, paged=True, training=3, retrained_at=(NOW - 20 * DAY,)),
+        replace(CALM, quality=None, promised_log_loss=None, holdout=None, data_problems=("x", "y"), top_label=True),
+        replace(CALM, drifted=("temp", "wind"), harm=Harm("high", ("a", "b"))),
+    ],
+)
+def test_a_stored_decision_is_taken_again_from_its_evidence(evidence: Evidence) -> None:
+    limits = replace(LIMITS, max_growth=0.07, cooldown=timedelta(hours=5))
+    decision = decide(limits, evidence)
+    stored = json.loads(json.dumps(decision.evidence, allow_nan=False))
+    assert Evidence.from_dict(stored) == evidence
+    assert decide_again(stored) == decision
+
+
+def test_limits_go_to_json_and_back() -> None:
+    assert limits_from_dict(json.loads(json.dumps(limits_to_dict(HOURLY)))) == HOURLY
+    assert limits_from_dict({}) == Retrain()
+
+
+def test_evidence_of_an_earlier_day_lacks_what_was_not_kept_then() -> None:
+    stored = decide(LIMITS, CALM).evidence
+    old = {name: value for name, value in stored.items() if name not in ("harm", "effects", "paged", "training")}
+    assert Evidence.from_dict(old | {"of_a_later_day": 1}) == CALM
+
+
+def test_what_spoke_for_and_against_is_kept_apart() -> None:
+    decision = decide(LIMITS, replace(DUE, labelled=10))
+    assert decision.evidence["for"] == [decision.reasons[0]]
+    assert decision.evidence["against"][0].startswith("The window is immature")

@@ -64,9 +64,10 @@ def test_scoring_where_there_are_no_rows_says_so(ws: Workspace):
         scoring.score(ws, start=late, end=late + WEEK, as_of=START + WEEK)
 
 
-def test_watching_a_window_without_predictions_says_what_to_type(ws: Workspace):
-    with pytest.raises(NoDataError, match="millrace score taxi"):
-        watching.watch(ws, start=START - WEEK, end=START, as_of=START)
+def test_watching_a_window_without_predictions_is_an_alert(ws: Workspace):
+    seen = watching.watch(ws, start=START - WEEK, end=START, as_of=START)
+    assert (seen.action, seen.decision.severity, seen.result.rows) == ("alert", "warning", 0)
+    assert seen.reason.startswith("There are no predictions from 2024-01-13 00:00 to 2024-01-20 00:00 UTC.")
 
 
 def test_a_window_is_watched_decided_and_recorded(ws: Workspace):
@@ -81,17 +82,18 @@ def test_watching_again_gives_the_same_result_and_one_row(ws: Workspace):
     before = ws.db.windows("taxi")[-1]
     watching.watch(ws, start=START, end=START + WEEK, as_of=START + WEEK)
     after = ws.db.windows("taxi")
-    assert len(after) == 1
-    assert (after[0].metrics, after[0].drifted, after[0].reason) == (before.metrics, before.drifted, before.reason)
+    assert [window.start for window in after] == [START - WEEK, START]
+    assert (after[1].metrics, after[1].drifted, after[1].reason) == (before.metrics, before.drifted, before.reason)
 
 
 def test_restating_measures_with_later_labels_and_keeps_what_was_first_seen(ws: Workspace):
-    first = ws.db.windows("taxi")[0]
+    first = ws.db.windows("taxi")[-1]
     data.ingest(ws, as_of=START + WEEK + timedelta(days=1))
     watching.restate(ws, as_of=START + WEEK + timedelta(days=1))
-    restated = ws.db.windows("taxi")[0]
+    restated = ws.db.windows("taxi")[-1]
     assert restated.labelled == 504 > first.labelled
-    assert restated.metrics["first_seen"] == first.metrics
+    when = (START + WEEK).isoformat()
+    assert restated.metrics["first_seen"] == first.metrics | {"labelled": first.labelled, "as_of": when}
 
 
 def test_a_window_of_too_few_rows_to_compare_is_watched_without_a_report(ws: Workspace):
@@ -139,6 +141,13 @@ def test_ingesting_before_any_data_leaves_nothing_behind(environment):
             data.ingest(ws, as_of=early)
         assert ws.lake.tables() == []
         assert ws.db.runs("taxi")[0].state == "failed"
+
+
+def test_watching_before_anything_was_predicted_says_what_to_type(ws: Workspace, environment):
+    with open_workspace("taxi") as empty:
+        empty.db.add_model(replace(ws.db.champion("taxi")))
+        with pytest.raises(NoDataError, match="millrace score taxi"):
+            watching.watch(empty, start=START, end=START + WEEK, as_of=START + WEEK)
 
 
 def test_training_before_ingesting_says_to_ingest_first(environment):
