@@ -133,9 +133,9 @@ def limits_to_dict(retrain: Retrain) -> dict[str, Any]:
 
 def limits_from_dict(stored: Mapping[str, Any]) -> Retrain:
     """The inverse of `limits_to_dict`; a limit that there was not in its day has its default."""
-    given = {field.name: stored[field.name] for field in fields(Retrain) if field.name in stored}
+    given: dict[str, Any] = {field.name: stored[field.name] for field in fields(Retrain) if field.name in stored}
     spans = {name for name in given if isinstance(getattr(_DEFAULT, name), timedelta)}
-    return Retrain(**{name: timedelta(seconds=value) if name in spans else value for name, value in given.items()})
+    return Retrain(**given | {name: timedelta(seconds=given[name]) for name in spans})
 
 
 def _plain(value: Any) -> Any:

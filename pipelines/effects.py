@@ -88,7 +88,7 @@ def paged(decisions: Sequence[DecisionRow], effects: Sequence[Effect], as_of: da
 def _predicted(row: ModelRow) -> dict[str, Any]:
     """The champion that the gate compared the new model with, and the gain on the hold-out that it found."""
     checks = row.verdict.get("checks", [])
-    figures = next((one["figures"] for one in checks if one["name"] == "champion"), {})
+    figures: dict[str, Any] = next((one["figures"] for one in checks if one["name"] == "champion"), {})
     difference = figures.get("difference")
     gain = difference and {
         "mean": _negative(difference["mean"]),

@@ -84,6 +84,6 @@ def _restate(ws: Workspace, rows: Iterable[WindowRow], outcomes: Outcomes) -> No
             posted=outcomes.posted,
             static=shadow_in(ws, window),
         )
-        row.metrics = metrics(result) | first_seen(row, result)
+        row.metrics = row.metrics | metrics(result) | first_seen(row, result)
         row.labelled, row.as_of = result.live.labelled, outcomes.as_of
         ws.db.add_window(row)

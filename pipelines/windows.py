@@ -108,10 +108,12 @@ def first_seen(before: WindowRow, result: WindowResult) -> dict[str, Any]:
     """
     if "first_seen" in before.metrics:
         return {"first_seen": before.metrics["first_seen"]}
-    if before.metrics == metrics(result) and before.labelled == result.live.labelled:
+    now = metrics(result)
+    then = {name: before.metrics.get(name) for name in now}
+    if (then, before.labelled) == (now, result.live.labelled):
         return {}
     moment = before.as_of.isoformat() if before.as_of else None
-    return {"first_seen": before.metrics | {"labelled": before.labelled, "as_of": moment}}
+    return {"first_seen": then | {"labelled": before.labelled, "as_of": moment}}
 
 
 def metrics(result: WindowResult) -> dict[str, Any]:
