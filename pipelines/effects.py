@@ -34,6 +34,8 @@ MOST_ROWS = 200_000
 """Of more rows than this the newest are compared: a gain of that many is as certain as anybody needs."""
 RESUMED = "resumed"
 """The action of a person who lets retrains go on."""
+PAST = ("retrain", "page", RESUMED)
+"""The actions of decisions that later ones depend on."""
 
 
 def record(ws: Workspace, number: int, done: TrainingDone) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def measure(ws: Workspace, outcomes: Outcomes) -> int:
 
     Returns how many were measured.
     """
-    pending = [row for row in ws.db.decisions(ws.use_case.name) if _pending(row, outcomes.as_of)]
+    pending = [row for row in ws.db.decisions(ws.use_case.name, "retrain") if _pending(row, outcomes.as_of)]
     for decision in pending:
         found = _realised(ws, decision, outcomes)
         ws.db.settle_decision(decision.id, decision.outcome | {"realised_gain": found})
@@ -65,7 +67,10 @@ def measure(ws: Workspace, outcomes: Outcomes) -> int:
 
 
 def settled(decisions: Sequence[DecisionRow], as_of: datetime) -> tuple[Effect, ...]:
-    """The settled effects of retrains decided before `as_of`, the oldest first, since a person last let them go on."""
+    """The settled effects of retrains decided before `as_of`, the oldest first, since a person last let them go on.
+
+    `decisions` are those with the actions of `PAST`, at least.
+    """
     resumed = max((row.id for row in decisions if row.action == RESUMED and row.as_of <= as_of), default=0)
     found = []
     for row in decisions:

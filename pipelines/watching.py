@@ -85,14 +85,15 @@ def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, rep
     """
     window = Window(start, end, as_of)
     with ws.db.lease(f"monitor {ws.use_case.name}"), ws.run("monitor", as_of) as detail:
-        champion = registry.champion(ws.db, ws.use_case.name)
+        earlier = ws.db.decided(ws.use_case.name, start, end, as_of)
+        champion = _champion(ws, earlier)
         ship_served(ws)
         predictions, outcomes = predictions_in(ws, window), Outcomes.read(ws, as_of)
         effects.measure(ws, outcomes)
         restated = restate_late(ws, start, outcomes)
         reference = bundle_of(ws, champion.version).reference()
         result = _look(ws, window, champion, reference, predictions, outcomes)
-        seen = replace(_record(ws, result), restated=restated)
+        seen = replace(_record(ws, result, earlier), restated=restated)
         if report:
             seen = replace(seen, report=_report(ws, seen, reference, predictions))
         detail.update(_told(ws, seen, outcomes))
@@ -116,7 +117,7 @@ def _look(
     outcomes: Outcomes,
 ) -> WindowResult:
     """What the monitoring room sees, decided with the platform's own past in the evidence."""
-    decisions = ws.db.decisions(ws.use_case.name)
+    decisions = ws.db.decisions(ws.use_case.name, *effects.PAST)
     result = look(
         ws.use_case,
         window,
@@ -149,39 +150,37 @@ def _training(ws: Workspace) -> int | None:
     return next((run.id for run in ws.db.running() if (run.use_case, run.kind) == (ws.use_case.name, "train")), None)
 
 
-def _record(ws: Workspace, result: WindowResult) -> Watched:
+def _champion(ws: Workspace, earlier: DecisionRow | None) -> ModelRow:
+    """The model that serves, or that served when an earlier pass over the same window decided as of this moment."""
+    if earlier is not None and earlier.version is not None:
+        return registry.registered(ws.db, ws.use_case.name, earlier.version)
+    return registry.champion(ws.db, ws.use_case.name)
+
+
+def _record(ws: Workspace, result: WindowResult, earlier: DecisionRow | None) -> Watched:
     """The window's row and its decision, unless an earlier pass as of this moment has decided already.
 
     That one stands when it was acted upon, or rests on the same evidence.
     """
-    earlier = _decided(ws, result.window)
-    acted_upon = earlier is not None and bool(earlier.outcome)
-    if earlier is not None and (acted_upon or earlier.evidence == result.decision.evidence):
+    if earlier is not None and (earlier.outcome or earlier.evidence == result.decision.evidence):
         result = replace(result, decision=_stored(earlier))
         action, reason = earlier.outcome.get("result", earlier.action), earlier.outcome.get("reason", earlier.reason)
         seen = Watched(result, action, reason, decision_id=earlier.id, repeated=True)
     else:
-        decision = result.decision
+        decision, window = result.decision, result.window
         number = ws.db.add_decision(
             ws.use_case.name,
-            as_of=result.window.as_of,
+            as_of=window.as_of,
             action=decision.action,
             reason=decision.reason,
             evidence=decision.evidence,
             version=result.version,
             severity=decision.severity,
-            window=(result.window.start, result.window.end),
+            window=(window.start, window.end),
         )
         seen = Watched(result, decision.action, decision.reason, decision_id=number)
     ws.db.add_window(window_row(ws, result, action=seen.action, reason=seen.reason))
     return seen
-
-
-def _decided(ws: Workspace, window: Window) -> DecisionRow | None:
-    """The last decision over this very window, as of this very moment."""
-    about = (window.start, window.end, window.as_of)
-    rows = ws.db.decisions(ws.use_case.name)
-    return next((row for row in reversed(rows) if (row.window_start, row.window_end, row.as_of) == about), None)
 
 
 def _stored(row: DecisionRow) -> Decision:

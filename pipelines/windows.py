@@ -84,7 +84,7 @@ def within(ws: Workspace, table: str, window: Window) -> pl.DataFrame:
 def window_row(ws: Workspace, result: WindowResult, *, action: str, reason: str) -> WindowRow:
     """The pass as a row; what an earlier pass over this window measured stays in it when this one measures other."""
     window, name = result.window, ws.use_case.name
-    before = next((row for row in ws.db.windows(name) if (row.start, row.end) == (window.start, window.end)), None)
+    before = ws.db.window(name, window.start, window.end)
     return WindowRow(
         use_case=name,
         start=window.start,

@@ -95,6 +95,11 @@ class Database:
         with writing(self._engine) as session:
             session.merge(row)
 
+    def window(self, use_case: str, start: datetime, end: datetime) -> WindowRow | None:
+        """The pass over this window, or None."""
+        with reading(self._engine) as session:
+            return session.get(WindowRow, (use_case, start, end))
+
     def windows(self, use_case: str) -> Sequence[WindowRow]:
         """Every window, in time order."""
         with reading(self._engine) as session:
@@ -134,12 +139,18 @@ class Database:
         with writing(self._engine) as session:
             session.execute(update(DecisionRow).where(DecisionRow.id == number).values(outcome=outcome))
 
-    def decisions(self, use_case: str) -> Sequence[DecisionRow]:
-        """Every decision, in time order."""
+    def decisions(self, use_case: str, *actions: str) -> Sequence[DecisionRow]:
+        """Every decision (with one of these actions), in time order."""
+        query = select(DecisionRow).where(DecisionRow.use_case == use_case)
+        wanted = query.where(DecisionRow.action.in_(actions)) if actions else query
         with reading(self._engine) as session:
-            return session.scalars(
-                select(DecisionRow).where(DecisionRow.use_case == use_case).order_by(DecisionRow.as_of, DecisionRow.id)
-            ).all()
+            return session.scalars(wanted.order_by(DecisionRow.as_of, DecisionRow.id)).all()
+
+    def decided(self, use_case: str, start: datetime, end: datetime, as_of: datetime) -> DecisionRow | None:
+        """The last decision that was taken over this window as of this moment, or None."""
+        about = {"use_case": use_case, "window_start": start, "window_end": end, "as_of": as_of}
+        with reading(self._engine) as session:
+            return session.scalar(select(DecisionRow).filter_by(**about).order_by(DecisionRow.id.desc()).limit(1))
 
     # what ran
 

@@ -49,6 +49,11 @@ def promote_copy(ws: Workspace, version: int, *, as_of: datetime) -> ModelRow:
     return new
 
 
+def acted_upon(ws: Workspace) -> DecisionRow:
+    """The first decision to retrain of which something came."""
+    return next(row for row in ws.db.decisions("taxi", "retrain") if row.outcome)
+
+
 def retrained(ws: Workspace, version: int, *, as_of: datetime) -> int:
     """A decision to retrain that led to a promotion in place of the first version."""
     number = ws.db.add_decision("taxi", as_of=as_of, action="retrain", reason="r", window=(as_of - WEEK, as_of))
@@ -81,20 +86,21 @@ def test_two_passes_at_once_are_one(ws: Workspace):
 
 
 def test_a_decision_that_was_acted_upon_is_not_acted_upon_again(ws: Workspace):
-    eager = with_limits(ws, EAGER)
+    eager = with_limits(ws, replace(EAGER, cooldown=timedelta(0)))
     moment = END + HOUR
     first = watching.watch(eager, start=START, end=END, as_of=moment)
     assert first.due
     assert watching.watch(eager, start=START, end=END, as_of=moment).due  # nothing has come of it yet
     done = models.train_and_gate(eager, as_of=moment, why=first.decision.reason)
     settled = watching.acted(eager, first, done)
+    assert settled.action in ("promoted", "refused")
     again = watching.watch(eager, start=START, end=END, as_of=moment)
     assert (again.repeated, again.due, again.action) == (True, False, settled.action)
     assert ws.db.windows("taxi")[-1].action == settled.action
 
 
 def test_what_came_of_a_retrain_stands_in_its_decision(ws: Workspace):
-    row = next(row for row in ws.db.decisions("taxi") if row.action == "retrain")
+    row = acted_upon(ws)
     run = ws.db.runs("taxi", "train")[0]
     assert (row.outcome["run"], row.outcome["version"], row.outcome["replaced"]) == (run.id, 2, 1)
     model = ws.db.model("taxi", 2)
@@ -104,7 +110,7 @@ def test_what_came_of_a_retrain_stands_in_its_decision(ws: Workspace):
 
 
 def test_an_explanation_takes_the_decision_again(ws: Workspace):
-    row = next(row for row in ws.db.decisions("taxi") if row.action == "retrain")
+    row = acted_upon(ws)
     told = explaining.explain(ws.db, row.id)
     assert told["again"] == {"same": True}
     assert (told["action"], told["done"]["state"], told["done"]["version"]) == ("retrain", "done", 2)
@@ -116,7 +122,7 @@ def test_an_explanation_takes_the_decision_again(ws: Workspace):
 
 
 def test_an_explanation_says_when_today_s_rules_decide_otherwise(ws: Workspace):
-    row = next(row for row in ws.db.decisions("taxi") if row.action == "retrain")
+    row = acted_upon(ws)
     evidence = row.evidence | {"limits": row.evidence["limits"] | {"min_new_labels": 10**9}}
     number = ws.db.add_decision(
         "taxi", as_of=END, action="retrain", reason=row.reason, evidence=evidence, window=(START - DAY, END)
