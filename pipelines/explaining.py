@@ -64,6 +64,7 @@ def explain(db: Database, number: int) -> dict[str, Any]:
         "for": list(evidence.get("for", ())),
         "against": list(evidence.get("against", ())),
         "seen": _seen(evidence),
+        "measured": _measured(db, row),
         "done": _done(db, row),
         "gain": [_gain(name, row.outcome.get(f"{name}_gain")) for name in ("predicted", "realised") if row.outcome],
         "led_by": _led_by(db, row),
@@ -121,6 +122,19 @@ def _seen(evidence: Mapping[str, Any]) -> dict[str, Any]:
             found |= {f"{name}_{metric}": evidence[name][metric] for metric in ("log_loss", "roc_auc", "accuracy")}
     found |= {name: evidence[name] for name in ("drifted", "data_problems") if evidence.get(name)}
     return found | ({"harm": evidence["harm"]["level"]} if evidence.get("harm") else {})
+
+
+def _measured(db: Database, row: DecisionRow) -> list[dict[str, Any]]:
+    """The window's figures as they were first seen and, where more labels came, as they are restated."""
+    seen = (
+        None if not (row.window_start and row.window_end) else db.window(row.use_case, row.window_start, row.window_end)
+    )
+    if seen is None:
+        return []
+    now = {name: value for name, value in seen.metrics.items() if isinstance(value, float | None)}
+    now |= {"labelled": seen.labelled, "as_of": seen.as_of.isoformat() if seen.as_of else None}
+    first = seen.metrics.get("first_seen")
+    return [{"as": "first seen"} | first, {"as": "restated"} | now] if first else [{"as": "first seen"} | now]
 
 
 def _done(db: Database, row: DecisionRow) -> dict[str, Any] | None:

@@ -198,13 +198,14 @@ def _switching(db: Database, use_case: str) -> AbstractContextManager[None]:
 def _earlier(db: Database, use_case: str) -> int | None:
     """The version that served before today's champion was promoted; None when that was the first."""
     line: list[int] = []
-    as_decided = sorted(db.decisions(use_case), key=lambda one: one.id)  # the as_of of a replay may lie anywhere
+    switches = db.decisions(use_case, "promoted", "rolled back")
+    as_decided = sorted(switches, key=lambda one: one.id)  # the as_of of a replay may lie anywhere
     for decision in as_decided:
         if decision.version is None:
             continue
         if decision.action == "rolled back" and decision.version in line:
             line = line[: line.index(decision.version) + 1]
-        elif decision.action in ("promoted", "rolled back"):
+        else:
             line = [*(number for number in line if number != decision.version), decision.version]
     return line[-2] if len(line) > 1 else None
 
