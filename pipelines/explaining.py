@@ -131,7 +131,7 @@ def _measured(db: Database, row: DecisionRow) -> list[dict[str, Any]]:
     )
     if seen is None:
         return []
-    now = {name: value for name, value in seen.metrics.items() if isinstance(value, float | None)}
+    now: dict[str, Any] = {name: one for name, one in seen.metrics.items() if isinstance(one, float | None)}
     now |= {"labelled": seen.labelled, "as_of": seen.as_of.isoformat() if seen.as_of else None}
     first = seen.metrics.get("first_seen")
     return [{"as": "first seen"} | first, {"as": "restated"} | now] if first else [{"as": "first seen"} | now]
