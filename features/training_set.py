@@ -24,7 +24,7 @@ from features.views import POLARS_TYPES
 from millrace.errors import FeatureError, NoDataError, first_line
 from millrace.lake import Lake
 from millrace.outcome_log import TABLE as OUTCOMES
-from millrace.outcomes import LABEL_KNOWN_AT, ROW_KEY, attach, posted
+from millrace.outcomes import LABEL_KNOWN_AT, ROW_KEY, attach, posted, standing
 from millrace.prediction_log import TABLE as PREDICTIONS
 from millrace.prediction_log import row_keys
 from millrace.settings import Settings
@@ -159,7 +159,7 @@ def training_rows(
     population = population_rows(use_case, lake, since=since, until=until, as_of=as_of)
     keyed = population.with_columns(row_keys(use_case.population.source.key, population.schema))
     own = labels(use_case, lake, as_of=as_of)
-    known = (own, *posted(use_case.label, lake, as_of=as_of, own=own))
+    known = (own, *standing(use_case.label, own, posted(use_case.label, lake, as_of=as_of)))
     labelled = attach(keyed, known).frame.drop_nulls(LABEL).drop(ROW_KEY)
     if labelled.is_empty():
         raise NoDataError(

@@ -49,13 +49,12 @@ class Attached:
     """Rows with different labels known at one instant; the larger was taken."""
 
 
-def posted(label: Label, lake: Lake, *, as_of: datetime, own: pl.DataFrame | None = None) -> tuple[pl.DataFrame, ...]:
+def posted(label: Label, lake: Lake, *, as_of: datetime) -> tuple[pl.DataFrame, ...]:
     """The statements of the outcome log that were known at `as_of`, a frame for each of `NAMES` that has any.
 
     Each has the naming columns, `label` (Int8) and `label_known_at`. A prediction that was logged with its row's key
     stands for the row: what is said of it is said of the row, however often that was predicted. A class that
-    the label has no more says nothing. `own` is what the label's source knew by then (its key columns, or `row_key`,
-    `label` and `label_known_at`): where the source holds, statements on the rows that it knows are left out.
+    the label has no more says nothing.
     """
     if not lake.exists(TABLE):
         return ()
@@ -64,8 +63,6 @@ def posted(label: Label, lake: Lake, *, as_of: datetime, own: pl.DataFrame | Non
     columns = [PREDICTION_ID, ROW_KEY, EVENT_TIME, code, pl.col(KNOWN_AT).alias(LABEL_KNOWN_AT)]
     rows = lake.scan(TABLE).filter(pl.col(KNOWN_AT) <= as_of).select(columns).drop_nulls(LABEL).collect()
     rows = _with_row_keys(rows, lake)
-    if own is not None and label.holds == "source":
-        rows = rows.join(by_row_key(label, own), on=ROW_KEY, how="anti")
     by_key, by_instant = pl.col(ROW_KEY) != "", pl.col(EVENT_TIME).is_not_null()
     parts = zip(NAMES, (by_key & ~by_instant, by_key & by_instant, ~by_key), strict=True)
     found = [rows.filter(part).select(*names, LABEL, LABEL_KNOWN_AT) for names, part in parts]
@@ -84,15 +81,29 @@ def unknown(lake: Lake, *, as_of: datetime) -> int:
     return sum(named.filter(part).join(logged, on=name, how="anti").collect().height for name, part in parts)
 
 
-def disputed(label: Label, lake: Lake, own: pl.DataFrame, *, as_of: datetime) -> int:
-    """Of how many rows the label's source and the clients say different things at `as_of`, each by what it said last.
+def standing(label: Label, own: pl.DataFrame, said: Sequence[pl.DataFrame]) -> tuple[pl.DataFrame, ...]:
+    """What clients `said` (the frames of `posted`) as far as the use case lets it count beside its own source.
 
-    `own` as in `posted`. What clients say of a row at one instant only is not asked: the source knows no instants.
+    `own` is what that knows: its key columns or `row_key`, `label` and `label_known_at`. Where the source holds, what
+    is said of rows that it knows is left out.
     """
-    said = [frame for frame in posted(label, lake, as_of=as_of) if frame.columns[:-2] == [ROW_KEY]]
-    if not said:
+    if label.holds != "source":
+        return tuple(said)
+    ours = by_row_key(label, own)
+    kept = [frame.join(ours, on=ROW_KEY, how="anti") if ROW_KEY in frame.columns else frame for frame in said]
+    return tuple(frame for frame in kept if frame.height)
+
+
+def disputed(label: Label, own: pl.DataFrame, said: Sequence[pl.DataFrame]) -> int:
+    """Of how many rows the label's source and the clients say different things, each by what it said last.
+
+    `own` and `said` as in `standing`. What is said of a row at one instant only is not asked: the source knows none.
+    """
+    of_rows = [frame for frame in said if frame.columns[:-2] == [ROW_KEY]]
+    if not of_rows:
         return 0
-    theirs, ours = (holding(frame, [ROW_KEY])[0] for frame in (said[0], by_row_key(label, own)))
+    theirs = holding(of_rows[0], [ROW_KEY])[0]
+    ours = holding(by_row_key(label, own).join(theirs, on=ROW_KEY, how="semi"), [ROW_KEY])[0]
     return theirs.join(ours, on=ROW_KEY).filter(pl.col(LABEL) != pl.col(f"{LABEL}_right")).height
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from features.training_set import labels
 from millrace.db import ModelRow, WindowRow
 from millrace.errors import NoDataError
-from millrace.outcomes import LABEL_KNOWN_AT, ROW_KEY, disputed, posted, unknown
+from millrace.outcomes import LABEL_KNOWN_AT, ROW_KEY, disputed, posted, standing, unknown
 from millrace.prediction_log import TABLE
 from millrace.quality import Quality
 from millrace.source import EVENT_TIME
@@ -42,8 +42,8 @@ class Outcomes:
         except NoDataError:
             instant = pl.Datetime("us", "UTC")
             own = pl.DataFrame(schema={ROW_KEY: pl.String, LABEL: pl.Int8, LABEL_KNOWN_AT: instant})
-        said = posted(ws.use_case.label, ws.lake, as_of=as_of, own=own)
-        return cls(as_of, own, said, disputed(ws.use_case.label, ws.lake, own, as_of=as_of))
+        label, said = ws.use_case.label, posted(ws.use_case.label, ws.lake, as_of=as_of)
+        return cls(as_of, own, standing(label, own, said), disputed(label, own, said))
 
     def unknown(self, ws: Workspace) -> int:
         """How many predictions and rows clients named that were never predicted; their labels are kept."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from millrace.errors import UseCaseError
 from millrace.lake import Lake
 from millrace.outcome_log import Outcome, OutcomeLog, ship
-from millrace.outcomes import attach, disputed, holding, posted, unknown
+from millrace.outcomes import attach, disputed, holding, posted, standing, unknown
 from millrace.prediction_log import Prediction, PredictionLog, microseconds
 from millrace.prediction_log import ship as ship_predictions
 from millrace.source import Source
@@ -205,20 +205,22 @@ def source_says(*rows: tuple[str, int, datetime]) -> pl.DataFrame:
 
 
 def test_where_the_source_holds_what_is_posted_on_rows_that_it_knows_is_left_out(lake: Lake) -> None:
-    said_to(lake, *(Outcome("1", NOON + HOUR, row_key=key) for key in ("known", "open")))
+    said_to(lake, Outcome("1", NOON, row_key="known"), Outcome("1", NOON + HOUR, row_key="open"))
     own = source_says(("known", 0, NOON))
     strict = Label(SOURCE, "late", HOUR, holds="source")
-    assert posted(strict, lake, as_of=NOON + HOUR, own=own)[0]["row_key"].to_list() == ["open"]
-    assert sorted(posted(LATE, lake, as_of=NOON + HOUR, own=own)[0]["row_key"]) == ["known", "open"]
+    said = posted(strict, lake, as_of=NOON + HOUR)
+    assert standing(strict, own, said)[0]["row_key"].to_list() == ["open"]
+    assert standing(strict, own, posted(strict, lake, as_of=NOON)) == ()
+    assert standing(LATE, own, said) == said
 
 
 def test_rows_of_which_source_and_clients_say_different_things_are_counted(lake: Lake) -> None:
-    assert disputed(LATE, lake, source_says(("a", 0, NOON)), as_of=NOON) == 0
-    said_to(lake, Outcome("1", NOON, row_key="a"), Outcome("1", NOON, row_key="b"), Outcome("1", NOON, row_key="c"))
     own = source_says(("a", 0, NOON), ("b", 0, NOON - HOUR), ("b", 1, NOON))
-    assert disputed(LATE, lake, own, as_of=NOON) == 1
+    assert disputed(LATE, own, ()) == 0
+    said_to(lake, *(Outcome("1", NOON, row_key=key) for key in "abc"))
+    assert disputed(LATE, own, posted(LATE, lake, as_of=NOON)) == 1
     said_to(lake, Outcome("0", NOON + HOUR, row_key="a"))
-    assert disputed(LATE, lake, own, as_of=NOON + HOUR) == 0
+    assert disputed(LATE, own, posted(LATE, lake, as_of=NOON + HOUR)) == 0
 
 
 def test_who_holds_is_one_of_two() -> None:

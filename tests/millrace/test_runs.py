@@ -19,9 +19,15 @@ from millrace.settings import Settings
 T0 = datetime(2013, 4, 1, tzinfo=UTC)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    url = "" if request.param == "sqlite" else request.getfixturevalue("needs_postgres")
+    return Settings(home=tmp_path, database_url=url)
+
+
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    database = Database.open(Settings(home=tmp_path))
+def db(settings: Settings) -> Iterator[Database]:
+    database = Database.open(settings)
     yield database
     database.close()
 
@@ -31,13 +37,13 @@ def change(db: Database, run: int, **values: object) -> None:
         session.execute(update(RunRow).where(RunRow.id == run).values(**values))
 
 
-def _die_working(home: Path) -> None:
-    Database.open(Settings(home=home)).start_run("flights", "train", T0)
+def _die_working(settings: Settings) -> None:
+    Database.open(settings).start_run("flights", "train", T0)
     os._exit(1)
 
 
-def test_a_run_whose_process_died_is_lost(db: Database, tmp_path: Path) -> None:
-    process = get_context("spawn").Process(target=_die_working, args=(tmp_path,))
+def test_a_run_whose_process_died_is_lost(db: Database, settings: Settings) -> None:
+    process = get_context("spawn").Process(target=_die_working, args=(settings,))
     process.start()
     process.join(60)
     assert [run.kind for run in db.running()] == ["train"]
