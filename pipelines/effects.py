@@ -7,7 +7,7 @@ settled. All of it stands in the decision that called for the retrain. This modu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from math import isnan
@@ -39,7 +39,10 @@ PAST = ("retrain", "page", RESUMED)
 
 
 def record(ws: Workspace, number: int, done: TrainingDone) -> dict[str, Any]:
-    """Write into the decision of this id what the training that it called for came to; returns the outcome."""
+    """Write into the decision of this id, and into its window, what the training that it called for came to.
+
+    Returns the outcome. Whoever trains because of a decision calls this, in whichever process.
+    """
     row = done.outcome.version
     runs = [run.id for run in ws.db.runs(ws.use_case.name, "train") if run.detail.get("version") == row.version]
     outcome = {
@@ -51,6 +54,7 @@ def record(ws: Workspace, number: int, done: TrainingDone) -> dict[str, Any]:
         "realised_gain": None,
     }
     ws.db.settle_decision(number, outcome)
+    _tell_window(ws, number, outcome)
     return outcome
 
 
@@ -88,6 +92,16 @@ def paged(decisions: Sequence[DecisionRow], effects: Sequence[Effect], as_of: da
     return bool(effects) and any(
         row.action == "page" and row.id > effects[-1].decision and row.as_of < as_of for row in decisions
     )
+
+
+def _tell_window(ws: Workspace, number: int, outcome: Mapping[str, Any]) -> None:
+    decision = ws.db.decision(number)
+    if decision is None or decision.window_start is None or decision.window_end is None:
+        return
+    window = ws.db.window(ws.use_case.name, decision.window_start, decision.window_end)
+    if window is not None:
+        window.action, window.reason = outcome["result"], outcome["reason"]
+        ws.db.add_window(window)
 
 
 def _predicted(row: ModelRow) -> dict[str, Any]:

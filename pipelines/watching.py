@@ -103,9 +103,7 @@ def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, rep
 def acted(ws: Workspace, seen: Watched, done: TrainingDone) -> Watched:
     """The pass with what the training that it called for came to, recorded in its window and its decision."""
     outcome = effects.record(ws, seen.decision_id, done)
-    settled = replace(seen, action=outcome["result"], reason=outcome["reason"])  # which begins with the decision's own
-    ws.db.add_window(window_row(ws, settled.result, action=settled.action, reason=settled.reason))
-    return settled
+    return replace(seen, action=outcome["result"], reason=outcome["reason"])  # which begins with the decision's own
 
 
 def _look(
