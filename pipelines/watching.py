@@ -52,8 +52,8 @@ class Watched:
 
     @property
     def due(self) -> bool:
-        """Whether a training is to start now: one was decided, and none has come of it yet."""
-        return self.action == "retrain"
+        """Whether a training is to start now: one was decided, and none has come of it yet nor is under way."""
+        return self.action == "retrain" and self.result.evidence.training is None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: what a person asks first."""
@@ -158,9 +158,9 @@ def _champion(ws: Workspace, earlier: DecisionRow | None) -> ModelRow:
 def _record(ws: Workspace, result: WindowResult, earlier: DecisionRow | None) -> Watched:
     """The window's row and its decision, unless an earlier pass as of this moment has decided already.
 
-    That one stands when it was acted upon, or rests on the same evidence.
+    That one stands when it was acted upon or just is, or rests on the same evidence.
     """
-    if earlier is not None and (earlier.outcome or earlier.evidence == result.decision.evidence):
+    if earlier is not None and _stands(earlier, result):
         result = replace(result, decision=_stored(earlier))
         action, reason = earlier.outcome.get("result", earlier.action), earlier.outcome.get("reason", earlier.reason)
         seen = Watched(result, action, reason, decision_id=earlier.id, repeated=True)
@@ -179,6 +179,11 @@ def _record(ws: Workspace, result: WindowResult, earlier: DecisionRow | None) ->
         seen = Watched(result, decision.action, decision.reason, decision_id=number)
     ws.db.add_window(window_row(ws, result, action=seen.action, reason=seen.reason))
     return seen
+
+
+def _stands(earlier: DecisionRow, result: WindowResult) -> bool:
+    acting = earlier.action == "retrain" and result.evidence.training is not None
+    return bool(earlier.outcome) or acting or earlier.evidence == result.decision.evidence
 
 
 def _stored(row: DecisionRow) -> Decision:

@@ -91,6 +91,10 @@ def test_a_decision_that_was_acted_upon_is_not_acted_upon_again(ws: Workspace):
     first = watching.watch(eager, start=START, end=END, as_of=moment)
     assert first.due
     assert watching.watch(eager, start=START, end=END, as_of=moment).due  # nothing has come of it yet
+    training = ws.db.start_run("taxi", "train", moment)
+    meanwhile = watching.watch(eager, start=START, end=END, as_of=moment)
+    assert (meanwhile.repeated, meanwhile.action, meanwhile.due) == (True, "retrain", False)
+    ws.db.end_run(training, "failed")
     done = models.train_and_gate(eager, as_of=moment, why=first.decision.reason)
     settled = watching.acted(eager, first, done)
     assert settled.action in ("promoted", "refused")
