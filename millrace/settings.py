@@ -135,6 +135,11 @@ class Settings(BaseSettings):
     idempotency_mb: int = Field(
         8, ge=0, description="Megabytes of answers kept for repeats, each worker, use case and protocol; 0 keeps none."
     )
+    core_hour_price: float = Field(
+        0.0,
+        ge=0,
+        description="Price of one core for one hour, in your currency, for the cost of predictions; 0: untold.",
+    )
     measure_seconds: float = Field(
         10.0, gt=0, le=600, description="Seconds that measuring one model's latency may take, before its gate."
     )

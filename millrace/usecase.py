@@ -112,14 +112,15 @@ class Schedule:
 class Monitor:
     """How a window is watched: its length, the sample it is judged on, and what counts as drift.
 
-    A column has drifted when its test, corrected over all columns (Benjamini-Hochberg), is below `alpha`, its effect
-    is at least `min_effect` (Jensen-Shannon or normed Wasserstein distance, as Evidently gives it), and the window has
-    at least `min_rows`.
+    A column has drifted when its test, corrected over all columns (Benjamini-Hochberg) and over the windows that share
+    a reference (Bonferroni), is below `alpha`, its effect beyond chance is at least `min_effect` (Jensen-Shannon or
+    normed Wasserstein distance, as Evidently gives it), and the window has at least `min_rows`. So `alpha` is the
+    chance of any false alarm while one champion serves.
     """
 
     window: timedelta = timedelta(days=7)
     sample: int = 5_000
-    alpha: float = 0.01
+    alpha: float = 0.05
     min_effect: float = 0.1
     min_rows: int = 500
 

@@ -56,7 +56,7 @@ def decide(retrain: Retrain, evidence: Evidence) -> Decision:
 
     `page`: the last retrains brought nothing and nobody was called yet. `retrain`: something speaks for it and nothing
     forbids it. `hold_back`: something speaks for it, but something forbids it. `alert`: nothing speaks for it, but the
-    window is empty, its data cannot be trusted, or it has drifted in a way that may do harm. Else `nothing`.
+    window is empty, its data cannot be trusted, or it has drifted in a way that may do serious harm. Else `nothing`.
     """
     causes, forbidden = _causes(retrain, evidence), obstacles(retrain, evidence)
     about = frozenset[str]().union(*(cause.about for cause in causes))
@@ -100,8 +100,8 @@ def _severity(action: Action, evidence: Evidence) -> Severity:
 
 
 def _harm(evidence: Evidence) -> list[str]:
-    """That a drift may do harm, in its own words."""
-    if evidence.harm is None or evidence.harm.level == "none":
+    """That a drift may do serious harm, in its own words; what moved without any is context, not an alarm."""
+    if evidence.harm is None or evidence.harm.level != "high":
         return []
     return [f"{_drift(evidence)}.", *evidence.harm.sentences] if _has_drifted(evidence) else [*evidence.harm.sentences]
 

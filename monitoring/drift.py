@@ -1,8 +1,8 @@
-"""Which columns of a window are distributed otherwise than in the model's reference, the score among them.
+"""Which columns of a window are distributed otherwise than in another frame, the score among them.
 
-Evidently measures each column on a bounded, seeded sample; here the p-values are corrected over the columns and a
-column counts as drifted when it is significant and its effect is large enough to matter. This module knows nothing of
-labels, of models or of what a drift should lead to.
+Evidently measures each column on a bounded, seeded sample; here the p-values are corrected over the columns, and over
+the windows that share a reference, and a column counts as drifted when it is significant and its effect beyond chance
+is large enough to matter. This module knows nothing of labels, of models or of what a drift should lead to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from millrace.prediction_log import COLUMNS as LOG_COLUMNS
 from millrace.prediction_log import PREDICTED
 from millrace.usecase import LABEL, Monitor
-from monitoring.two_samples import TESTS, Kind, compare
+from monitoring.arrays import without_arrays
+from monitoring.rows import sample
+from monitoring.two_samples import TESTS, Kind, beyond_chance, compare
 
 SCORE = "score"
 """The column of the model's predictions, in the reference and in the window."""
@@ -31,8 +33,9 @@ class ColumnDrift:
     """One column of the window against the reference.
 
     `p_adjusted` is the p-value corrected over all columns; `effect` is the Wasserstein distance in standard deviations
-    of the reference (numeric) or the Jensen-Shannon distance (categorical). All three are None, and `note` says why,
-    when the column could not be compared; it is then never `drifted`.
+    of the reference (numeric) or the Jensen-Shannon distance (categorical); `chance` is the one that samples of these
+    sizes have without any change, and `beyond` what is left of the effect without it. All are None, and `note` says
+    why, when the column could not be compared; it is then never `drifted`.
     """
 
     name: str
@@ -41,6 +44,8 @@ class ColumnDrift:
     p_value: float | None = None
     p_adjusted: float | None = None
     effect: float | None = None
+    chance: float | None = None
+    beyond: float | None = None
     drifted: bool = False
     note: str = ""
 
@@ -69,11 +74,16 @@ class Drift:
         return asdict(self)
 
     def _by_effect(self) -> list[ColumnDrift]:
-        return sorted(self.columns, key=lambda column: (-(column.effect or 0.0), column.name))
+        return sorted(self.columns, key=lambda column: (-(column.beyond or 0.0), column.name))
 
 
-def drift(reference: pl.DataFrame, current: pl.DataFrame, monitor: Monitor, *, seed: int = 0) -> Drift:
+def drift(
+    reference: pl.DataFrame, current: pl.DataFrame, monitor: Monitor, *, windows: int = 1, seed: int = 0
+) -> Drift:
     """Compare each column of the reference with the same column of the window.
+
+    `windows` is how many windows are compared with this reference: each is tested at its share of `monitor.alpha`
+    (Bonferroni, which holds however much they depend on one another, as they do through the reference they share).
 
     Labels, keys and times of the prediction log are left out. Of each frame at most `monitor.sample` rows are looked
     at, drawn with the seed. Missing and infinite values are left out of the comparison (data quality watches their
@@ -81,10 +91,10 @@ def drift(reference: pl.DataFrame, current: pl.DataFrame, monitor: Monitor, *, s
     among them) or both text. Deterministic; raises nothing for a frame of another schema, the notes say it.
     """
     names = compared_columns(reference)
-    ours, theirs = sample(reference, monitor.sample, seed), sample(current, monitor.sample, seed)
-    measured = [_measure(name, ours, theirs, monitor.min_rows) for name in names]
+    ours, theirs = (without_arrays(sample(frame, monitor.sample, seed)) for frame in (reference, current))
+    measured = [measure(name, ours, theirs, monitor.min_rows) for name in compared_columns(ours)]
     return Drift(
-        columns=tuple(_judge(measured, monitor)),
+        columns=tuple(judge(measured, monitor, windows)),
         rows=current.height,
         reference_rows=reference.height,
         note=_note(names, reference, current, monitor.min_rows),
@@ -94,11 +104,6 @@ def drift(reference: pl.DataFrame, current: pl.DataFrame, monitor: Monitor, *, s
 def compared_columns(reference: pl.DataFrame) -> list[str]:
     """The columns of a reference that a window is compared on: its features, the score and the predicted class."""
     return [name for name in reference.columns if name not in _NOT_COMPARED]
-
-
-def sample(frame: pl.DataFrame, rows: int, seed: int) -> pl.DataFrame:
-    """At most `rows` rows of the frame, drawn without replacement; the same for the same frame and seed."""
-    return frame if frame.height <= rows else frame.sample(rows, seed=seed)
 
 
 def adjusted_p_values(p_values: Sequence[float]) -> list[float]:
@@ -132,7 +137,7 @@ def kind_of(reference: pl.DataType, current: pl.DataType) -> Kind | None:
     return "categorical" if reference in texts and current in texts else None
 
 
-def _measure(name: str, reference: pl.DataFrame, current: pl.DataFrame, min_rows: int) -> ColumnDrift:
+def measure(name: str, reference: pl.DataFrame, current: pl.DataFrame, min_rows: int) -> ColumnDrift:
     """One column's figures, uncorrected, or the note that says why there are none."""
     if name not in current.columns:
         return ColumnDrift(name, "", "", note="missing from the window")
@@ -146,7 +151,9 @@ def _measure(name: str, reference: pl.DataFrame, current: pl.DataFrame, min_rows
         return ColumnDrift(name, kind, "", note=note)
     found = compare(kind, left, right)
     constant = "constant" if left.min() == left.max() == right.min() == right.max() else ""
-    return ColumnDrift(name, kind, TESTS[kind], found.p_value, found.p_value, found.effect, note=constant)
+    beyond = beyond_chance(found.effect, found.chance)
+    figures = (found.p_value, found.p_value, found.effect, found.chance, beyond)
+    return ColumnDrift(name, kind, TESTS[kind], *figures, note=constant)
 
 
 def _too_few(reference: int, current: int, min_rows: int) -> str:
@@ -169,14 +176,15 @@ def _codes(reference: pl.Series, current: pl.Series) -> list[NDArray[Any]]:
     return [codes[: len(left)], codes[len(left) :]]
 
 
-def _judge(measured: Sequence[ColumnDrift], monitor: Monitor) -> list[ColumnDrift]:
+def judge(measured: Sequence[ColumnDrift], monitor: Monitor, windows: int = 1) -> list[ColumnDrift]:
     """Correct over the columns that were compared, then apply the threshold and the floor of the effect."""
+    level = monitor.alpha / max(windows, 1)
     adjusted = iter(adjusted_p_values([column.p_value for column in measured if column.p_value is not None]))
     judged = []
     for column in measured:
-        if column.p_value is not None and column.effect is not None:
+        if column.p_value is not None and column.beyond is not None:
             corrected = next(adjusted)
-            drifted = corrected <= monitor.alpha and column.effect >= monitor.min_effect
+            drifted = corrected <= level and column.beyond >= monitor.min_effect
             judged.append(replace(column, p_adjusted=corrected, drifted=drifted))
         else:
             judged.append(column)

@@ -24,16 +24,20 @@ from monitoring.performance import Performance, hours, scored
 
 
 def as_event(joined: Attached, classes: Sequence[str]) -> Attached:
-    """The predictions with, in the place of the class's position, whether the predicted class happened: 1 or 0 (Int8).
+    """The predictions with, in the place of the class's position, whether the predicted class happened."""
+    return replace(joined, frame=with_event(joined.frame, classes))
+
+
+def with_event(frame: pl.DataFrame, classes: Sequence[str]) -> pl.DataFrame:
+    """The frame with, in the place of the class's position, whether the predicted class happened: 1 or 0 (Int8).
 
     Null while the label is unknown, and for a row that no model of classes has predicted.
     """
-    frame = joined.frame
     if PREDICTED not in frame.columns:
         frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(PREDICTED))
     names = dict(enumerate(classes))
     happened = pl.col(LABEL).replace_strict(names, default=None, return_dtype=pl.String)
-    return replace(joined, frame=frame.with_columns((happened == pl.col(PREDICTED)).cast(pl.Int8).alias(LABEL)))
+    return frame.with_columns((happened == pl.col(PREDICTED)).cast(pl.Int8).alias(LABEL))
 
 
 def of_top_label(found: Performance) -> Performance:

@@ -1,4 +1,4 @@
-"""One monitoring pass over one window: the data's quality, the drift, the performance, and what follows from them.
+"""One monitoring pass over one window: what is seen of it, what is known of its outcomes, and what follows from them.
 
 Frames in, one frozen result out; the same frames, instants and seed give the same result. This module knows nothing of
 lakes, databases, bundles or flows, and it reads no clock.
@@ -7,7 +7,7 @@ lakes, databases, bundles or flows, and it reads no clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from math import isnan
 from typing import Any
@@ -15,18 +15,21 @@ from typing import Any
 import polars as pl
 
 from millrace.errors import NoDataError
-from millrace.outcomes import LABEL_KNOWN_AT, PREDICTION_ID, ROW_KEY, Attached
-from millrace.prediction_log import PREDICTED, row_keys
 from millrace.quality import Difference, Quality
-from millrace.source import EVENT_TIME
-from millrace.usecase import LABEL, UseCase
-from monitoring import data_quality
-from monitoring.arrays import without_arrays
+from millrace.usecase import UseCase
 from monitoring.data_quality import DataQuality
 from monitoring.decide import Decision, Evidence, decide
-from monitoring.drift import SCORE, Drift, drift
-from monitoring.performance import Performance, join_labels, log_loss_gain, performance
-from monitoring.top_label import accuracy_gain, as_event, of_top_label
+from monitoring.drift import Drift
+from monitoring.estimate import Estimate
+from monitoring.harm import Harm
+from monitoring.labelling import attach_labels, known_since, with_row_key
+from monitoring.maturity import Maturity, maturity
+from monitoring.performance import Performance, log_loss_gain
+from monitoring.rows import inside, last_of_each_row
+from monitoring.service import Service
+from monitoring.sight import Beside, Sight, live_performance, look
+from monitoring.slices import SliceDrift
+from monitoring.top_label import accuracy_gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Champion:
 class WindowResult:
     """What one pass saw and decided. `static` and `gain` (log loss that the live scores save on the same rows, or, of K
     classes, the share of rows that they have right beyond the others; positive is better) are there when the scores of
-    a model left alone were given."""
+    a model left alone were given; the other parts are those of `Sight`."""
 
     window: Window
     version: int
@@ -67,7 +70,13 @@ class WindowResult:
     """Predictions of a row that was predicted again later; only the last one counts in `rows` and in every figure."""
     data_quality: DataQuality
     drift: Drift
+    previous: Drift | None
+    slices: tuple[SliceDrift, ...]
     live: Performance
+    maturity: Maturity
+    estimate: Estimate | None
+    service: Service
+    harm: Harm
     static: Performance | None
     gain: Difference | None
     evidence: Evidence
@@ -75,6 +84,8 @@ class WindowResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
+        parts = ("data_quality", "drift", "live", "maturity", "service", "harm", "decision")
+        optional = {name: getattr(self, name) for name in ("previous", "estimate", "static")}
         return {
             "start": self.window.start.isoformat(),
             "end": self.window.end.isoformat(),
@@ -82,12 +93,32 @@ class WindowResult:
             "version": self.version,
             "rows": self.rows,
             "repeated": self.repeated,
-            "data_quality": self.data_quality.as_dict(),
-            "drift": self.drift.as_dict(),
-            "live": self.live.as_dict(),
-            "static": self.static.as_dict() if self.static else None,
+            "slices": [one.as_dict() for one in self.slices],
             "gain": _without_nan(asdict(self.gain)) if self.gain else None,
-            "decision": self.decision.as_dict(),
+            **{name: getattr(self, name).as_dict() for name in parts},
+            **{name: part.as_dict() if part else None for name, part in optional.items()},
+        }
+
+    def told(self) -> dict[str, Any]:
+        """What a person asks first beside the figures, in words: is it final, what is to be expected, how bad is it."""
+        return {
+            "maturity": self.maturity.sentence,
+            "estimate": self.estimate.sentence if self.estimate and not self.maturity.enough else None,
+            "harm": " ".join((f"{self.harm.level}.", *self.harm.sentences)),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able: what is kept of the pass with its window, without the figures of every column."""
+        before = list(self.previous.drifted) if self.previous else None
+        return {
+            "maturity": self.maturity.as_dict(),
+            "harm": self.harm.as_dict(),
+            "estimate": self.estimate.as_dict() if self.estimate else None,
+            "service": self.service.as_dict(),
+            "problems": list(self.data_quality.problems),
+            "stuck": list(self.data_quality.stuck),
+            "drifted_since_previous": before,
+            "slices": [one.sentence for one in self.slices if one.sentence],
         }
 
 
@@ -102,6 +133,7 @@ def watch(
     posted: Sequence[pl.DataFrame] = (),
     static: pl.DataFrame | None = None,
     retrained_at: Sequence[datetime] = (),
+    beside: Beside | None = None,
     seed: int = 0,
 ) -> WindowResult:
     """One monitoring pass.
@@ -117,27 +149,32 @@ def watch(
     Raises `LakeError` when a frame lacks a column that the join needs. An empty window, missing labels and a reference
     of another schema raise nothing: the result says them.
     """
-    keyed = _with_row_key(labels, use_case)
-    within, repeated = _last_of_each_row(_inside(predictions, window))
-    alone = None if static is None else _last_of_each_row(_inside(static, window))[0]
-    live = _labelled(use_case, within, keyed, posted, window)
-    shadow = None if alone is None else _labelled(use_case, alone, keyed, posted, window)
-    seen, before = without_arrays(within), without_arrays(reference)
-    found = drift(before, seen, use_case.monitor, seed=seed)
-    trust = data_quality.check(before, seen)
-    of_live = _performance(use_case, live)
-    evidence = _evidence(window, champion, _known_since(keyed, posted), of_live, found, trust, retrained_at)
+    keyed = with_row_key(labels, use_case)
+    within, repeated = last_of_each_row(inside(predictions, window.start, window.end))
+    live = attach_labels(use_case, within, keyed, posted, start=window.start, as_of=window.as_of)
+    ripe = maturity(
+        live.frame,
+        end=window.end,
+        as_of=window.as_of,
+        arrives_after=use_case.label.arrives_after,
+        min_coverage=use_case.retrain.min_coverage,
+    )
+    seen = look(use_case, reference, within, live, ripe, beside or Beside(), seed=seed)
+    evidence = _evidence(window, champion, known_since(keyed, posted), seen, retrained_at)
     evidence = replace(evidence, top_label=bool(use_case.label.classes))
+    shadow = None
+    if static is not None:
+        alone, _ = last_of_each_row(inside(static, window.start, window.end))
+        shadow = attach_labels(use_case, alone, keyed, posted, start=window.start, as_of=window.as_of)
     compare = accuracy_gain if use_case.label.classes else log_loss_gain
+    parts: dict[str, Any] = {part.name: getattr(seen, part.name) for part in fields(seen)}
     return WindowResult(
         window=window,
         version=champion.version,
         rows=within.height,
         repeated=repeated,
-        data_quality=trust,
-        drift=found,
-        live=of_live,
-        static=_performance(use_case, shadow) if shadow else None,
+        **parts,
+        static=live_performance(use_case, shadow) if shadow else None,
         gain=compare(live, shadow, seed=seed) if shadow else None,
         evidence=evidence,
         decision=decide(use_case.retrain, evidence),
@@ -148,11 +185,10 @@ def _evidence(
     window: Window,
     champion: Champion,
     labels: pl.Series,
-    live: Performance,
-    found: Drift,
-    trust: DataQuality,
+    sight: Sight,
     retrained_at: Sequence[datetime],
 ) -> Evidence:
+    live, found = sight.live, sight.drift
     seen = Evidence(
         as_of=window.as_of,
         start=window.start,
@@ -164,79 +200,18 @@ def _evidence(
         holdout=champion.holdout,
         drifted=found.drifted,
         score_drifted=found.score.drifted if found.score else False,
-        score_effect=found.score.effect if found.score else None,
-        data_problems=trust.problems,
+        score_effect=found.score.beyond if found.score else None,
+        data_problems=sight.data_quality.problems,
         champion_version=champion.version,
         champion_as_of=champion.as_of,
         known_labels=0,
         new_labels=0,
         retrained_at=tuple(sorted(retrained_at)),
+        harm=sight.harm,
     )
     known = labels.filter(labels <= window.as_of)
     before = int((known <= seen.last_training).sum())
     return replace(seen, known_labels=before, new_labels=known.len() - before)
-
-
-def _inside(predictions: pl.DataFrame, window: Window) -> pl.DataFrame:
-    if EVENT_TIME not in predictions.columns:
-        return predictions
-    return predictions.filter(pl.col(EVENT_TIME).is_between(window.start, window.end, closed="left"))
-
-
-def _last_of_each_row(predictions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The last prediction of each row key and how many others there were: last by the instant predicted
-    at, which is when a late answer would have been given, then by when it was served.
-
-    Predictions without a key are all kept: nothing says that two of them are of one row.
-    """
-    if ROW_KEY not in predictions.columns:
-        return predictions, 0
-    keyless = pl.col(ROW_KEY).fill_null("") == ""
-    order = [name for name in (EVENT_TIME, "served_at", "prediction_id") if name in predictions.columns]
-    ordered = predictions.sort(order, maintain_order=True) if order else predictions
-    last = ordered.filter(~keyless).unique(ROW_KEY, keep="last", maintain_order=True)
-    kept = pl.concat([last, ordered.filter(keyless)])
-    return kept, predictions.height - kept.height
-
-
-def _labelled(
-    use_case: UseCase, predictions: pl.DataFrame, labels: pl.DataFrame, posted: Sequence[pl.DataFrame], window: Window
-) -> Attached:
-    """The columns that performance needs, with their labels; of K classes, whether the predicted one happened.
-
-    The source knows a label no earlier than the instant predicted at, so those known before the window are not needed,
-    and those known since without a prediction are worth counting. What is posted may say of itself when it was known.
-    """
-    classes = use_case.label.classes
-    wanted = {ROW_KEY, PREDICTION_ID, EVENT_TIME, SCORE, *use_case.slices, *([PREDICTED] if classes else [])}
-    narrow = predictions.select(name for name in predictions.columns if name in wanted)
-    fresh = labels.filter(pl.col(LABEL_KNOWN_AT) >= window.start)
-    joined = join_labels(narrow, fresh, *posted, as_of=window.as_of, since=window.start)
-    return as_event(joined, classes) if classes else joined
-
-
-def _known_since(labels: pl.DataFrame, posted: Sequence[pl.DataFrame]) -> pl.Series:
-    """Since when each row's first label is known; a row that both the source and clients know counts once."""
-    if not posted:
-        return labels[LABEL_KNOWN_AT]
-    of_names: dict[tuple[str, ...], list[pl.DataFrame]] = {}
-    for frame in (labels.select(ROW_KEY, LABEL_KNOWN_AT), *(frame.drop(LABEL) for frame in posted)):
-        of_names.setdefault(tuple(frame.drop(LABEL_KNOWN_AT).columns), []).append(frame)
-    first = [pl.concat(frames).group_by(names).agg(pl.col(LABEL_KNOWN_AT).min()) for names, frames in of_names.items()]
-    return pl.concat([frame[LABEL_KNOWN_AT] for frame in first])
-
-
-def _performance(use_case: UseCase, joined: Attached) -> Performance:
-    found = performance(joined, slices=use_case.slices)
-    return of_top_label(found) if use_case.label.classes else found
-
-
-def _with_row_key(labels: pl.DataFrame, use_case: UseCase) -> pl.DataFrame:
-    """The labels with their `row_key` as the prediction log writes it."""
-    key = use_case.label.source.key
-    if ROW_KEY in labels.columns or not set(key) <= set(labels.columns):
-        return labels
-    return labels.with_columns(row_keys(key, labels.schema))
 
 
 def _without_nan(figures: dict[str, Any]) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _summary(ws: Workspace, first: ModelRow, online: Summary | None, watch: Stop
             "rows": row.rows,
             "labelled": row.labelled,
             "version": row.version,
-            **{name: value for name, value in row.metrics.items() if name != "first_seen"},
+            **{name: value for name, value in row.metrics.items() if name not in ("first_seen", "watched")},
             "drifted": row.drifted,
             "decision": row.action,
             "reason": row.reason,

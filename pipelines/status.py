@@ -34,7 +34,9 @@ def status(ws: Workspace, *, as_of: datetime) -> dict[str, Any]:
     if windows:
         last = windows[-1]
         shown["last_window"] = {"from": last.start.isoformat(), "to": last.end.isoformat(), "rows": last.rows}
-        shown["last_window"] |= {name: value for name, value in last.metrics.items() if name != "first_seen"}
+        shown["last_window"] |= {
+            name: value for name, value in last.metrics.items() if name not in ("first_seen", "watched")
+        }
     if decisions:
         shown["last_decision"] = f"{decisions[-1].action} ({decisions[-1].as_of:%Y-%m-%d}): {decisions[-1].reason}"
     running = [run for run in ws.db.running() if run.use_case == name]

@@ -15,12 +15,14 @@ from typing import Any
 import polars as pl
 
 from millrace import registry
+from millrace.bundle import Bundle
 from millrace.db import DecisionRow, ModelRow
 from monitoring.decide import Decision, decide
-from monitoring.report import write_report
+from monitoring.report import Shelf, write_report
 from monitoring.window import Window, WindowResult
 from monitoring.window import watch as look
 from pipelines import effects
+from pipelines.besides import beside
 from pipelines.models import TrainingDone
 from pipelines.restating import restate, restate_late
 from pipelines.scoring import bundle_of
@@ -64,6 +66,7 @@ class Watched:
             "version": seen.version,
             "rows": seen.rows,
             "labelled": seen.live.labelled,
+            **seen.told(),
             **metrics(seen),
             "drifted": list(seen.drift.drifted),
             "decision": self.action,
@@ -91,8 +94,9 @@ def watch(ws: Workspace, *, start: datetime, end: datetime, as_of: datetime, rep
         predictions, outcomes = predictions_in(ws, window), Outcomes.read(ws, as_of)
         effects.measure(ws, outcomes)
         restated = restate_late(ws, start, outcomes)
-        reference = bundle_of(ws, champion.version).reference()
-        result = _look(ws, window, champion, reference, predictions, outcomes)
+        bundle = bundle_of(ws, champion.version)
+        reference = bundle.reference()
+        result = _look(ws, window, champion, bundle, reference, predictions, outcomes)
         seen = replace(_record(ws, result, earlier), restated=restated)
         if report:
             seen = replace(seen, report=_report(ws, seen, reference, predictions))
@@ -110,6 +114,7 @@ def _look(
     ws: Workspace,
     window: Window,
     champion: ModelRow,
+    bundle: Bundle,
     reference: pl.DataFrame,
     predictions: pl.DataFrame,
     outcomes: Outcomes,
@@ -126,6 +131,7 @@ def _look(
         posted=outcomes.posted,
         static=shadow_in(ws, window),
         retrained_at=[row.as_of for row in decisions if row.action == "retrain" and _before(row, window)],
+        beside=beside(ws, window, bundle),
     )
     brought = effects.settled(decisions, window.as_of)
     evidence = replace(
@@ -219,5 +225,7 @@ def _report(ws: Workspace, seen: Watched, reference: pl.DataFrame, predictions: 
         ws.settings.folder("reports"),
         name=name,
         monitor=ws.use_case.monitor,
+        at=window.end,
+        shelf=Shelf(ws.settings.folder("evidently"), ws.use_case.name),
     )
     return written.html

@@ -95,7 +95,7 @@ def window_row(ws: Workspace, result: WindowResult, *, action: str, reason: str)
         action=action,
         reason=reason,
         created_at=datetime.now(UTC),
-        metrics=metrics(result) | (first_seen(before, result) if before else {}),
+        metrics=metrics(result) | {"watched": result.summary()} | (first_seen(before, result) if before else {}),
         drifted=list(result.drift.drifted),
         as_of=window.as_of,
     )

@@ -69,3 +69,45 @@ def test_many_problems_are_told_in_one_line() -> None:
 def test_the_result_is_json(window: Window) -> None:
     found = check(window(300, seed=0), window(300, seed=1).drop("n2"))
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["problems"] == ["the column n2 is missing"]
+
+
+def test_another_unit_is_a_problem_and_another_season_is_none(window: Window) -> None:
+    reference = window(1_000, seed=0)
+    thousandfold = window(300, seed=1).with_columns(pl.col("n0") * 1_000)
+    problems = check(reference, thousandfold).problems
+    assert len(problems) == 1
+    assert "of the values of n0 lie 10 times the reference's range beyond it" in problems[0]
+    moved = check(reference, window(300, seed=1, shift=12.0, shifted=1))
+    assert moved.problems == ()
+    assert next(column.outside for column in moved.columns if column.name == "n0") == 1.0
+
+
+def test_rows_that_stand_still_are_a_problem(window: Window) -> None:
+    frozen = pl.concat([window(300, seed=1), *[window(1, seed=2)] * 200])
+    assert check(window(300, seed=0), frozen).of_rows == (
+        "39% of the rows repeat the features of another, in the reference 0%",
+    )
+
+
+def test_rows_that_were_always_alike_are_no_problem_however_many(window: Window) -> None:
+    few = [window(rows, seed=rows, numbers=0, texts=2) for rows in (1_000, 50_000)]
+    assert check(*few).of_rows == ()
+
+
+def test_far_too_few_or_too_many_rows_are_a_problem(window: Window) -> None:
+    reference, current = window(300, seed=0), window(300, seed=1)
+    assert check(reference, current, earlier_rows=[1_000, 1_100, 990]).of_rows == (
+        "the window has 300 rows where 1,000 are usual",
+    )
+    assert check(reference, current, earlier_rows=[90, 95, 80]).of_rows == (
+        "the window has 300 rows where 90 are usual",
+    )
+    assert check(reference, current, earlier_rows=[1_000, 200, 500]).of_rows == ()
+    assert check(reference, current, earlier_rows=[1_000, 1_000]).of_rows == ()  # too few to say what is usual
+
+
+def test_a_column_of_one_value_is_told_and_is_no_problem(window: Window) -> None:
+    stuck = window(300, seed=1).with_columns(pl.lit(4.0).alias("n0"), pl.lit("v1").alias("t0"))
+    found = check(window(300, seed=0), stuck)
+    assert (found.stuck, found.problems) == (("n0", "t0"), ())
+    assert check(stuck, stuck).stuck == ()

@@ -301,7 +301,7 @@ def test_a_storm_starts_one_retrain_a_cooldown_and_the_rest_are_held_back() -> N
 
 @pytest.mark.parametrize(
     ("level", "action", "severity"),
-    [("none", "nothing", "info"), ("low", "alert", "info"), ("high", "alert", "warning")],
+    [("none", "nothing", "info"), ("low", "nothing", "info"), ("high", "alert", "warning")],
 )
 def test_a_drift_counts_by_the_harm_that_is_expected_of_it(level: str, action: str, severity: str) -> None:
     harm = Harm(level, ("The log loss is expected to rise by 0.03 nats.",))

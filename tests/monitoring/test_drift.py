@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from millrace.usecase import Monitor
-from monitoring.drift import adjusted_p_values, drift, kind_of, sample
+from monitoring.drift import adjusted_p_values, drift, kind_of
+from monitoring.rows import sample
 
 Window = Callable[..., pl.DataFrame]
 
@@ -163,3 +164,28 @@ def test_adjusted_p_values_keep_the_order_given_and_stay_below_one() -> None:
 def test_the_result_is_json(window: Window) -> None:
     found = drift(window(600, seed=0), window(600, seed=1).drop("n0"), Monitor())
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["rows"] == 600
+
+
+def test_many_rare_categories_and_few_rows_are_no_drift(window: Window) -> None:
+    """Two samples of a hundred categories lie 0.17 apart with 500 rows, more than the floor, without any change."""
+    names = [f"d{i}" for i in range(100)]
+    frames = [
+        window(rows, seed=seed, numbers=1, texts=0).with_columns(
+            pl.Series("dest", np.random.default_rng(seed).choice(names, rows))
+        )
+        for seed, rows in ((0, 5_000), (1, 500))
+    ]
+    column = next(column for column in drift(*frames, Monitor(alpha=1.0)).columns if column.name == "dest")
+    assert column.effect is not None
+    assert column.effect > 0.1
+    assert not column.drifted
+
+
+def test_each_window_of_a_reference_has_its_share_of_alpha(window: Window) -> None:
+    frames = window(2_000, seed=0), window(2_000, seed=1, shift=0.14, shifted=1)
+    alone = drift(*frames, Monitor(min_effect=0.0, alpha=0.05))
+    p_value = next(column.p_adjusted for column in alone.columns if column.name == "n0")
+    assert p_value is not None
+    assert "n0" in alone.drifted
+    shared = drift(*frames, Monitor(min_effect=0.0, alpha=0.05), windows=int(0.05 / p_value) + 1)
+    assert "n0" not in shared.drifted

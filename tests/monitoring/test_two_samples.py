@@ -1,10 +1,12 @@
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
-from monitoring.two_samples import TESTS, chi_square_p_value, compare, register_tests
+from monitoring.two_samples import TESTS, Kind, beyond_chance, chi_square_p_value, compare, register_tests
 
 
 def test_equal_samples_have_no_effect() -> None:
@@ -77,3 +79,27 @@ def test_the_vendor_s_warnings_stay_inside() -> None:
         warnings.simplefilter("always")
         compare("numeric", np.zeros(5), np.ones(5))
     assert heard == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "categories"), [(500, "numeric", 0), (500, "categorical", 100), (5_000, "categorical", 3_000)]
+)
+def test_the_chance_of_a_distance_is_what_unchanged_samples_show(rows: int, kind: Kind, categories: int) -> None:
+    random = np.random.default_rng(0)
+
+    def draw(n: int) -> NDArray[Any]:
+        return random.integers(0, categories, n) if categories else random.lognormal(size=n)
+
+    found = [compare(kind, draw(5_000), draw(rows)) for _ in range(20)]
+    shown = np.sqrt(np.mean([one.effect**2 for one in found]))
+    assert np.mean([one.chance for one in found]) == pytest.approx(shown, rel=0.25)
+
+
+def test_a_distance_well_beyond_chance_is_hardly_lowered() -> None:
+    assert beyond_chance(1.0, 0.1) == pytest.approx(0.995, abs=1e-3)
+    assert beyond_chance(0.05, 0.1) == 0.0
+
+
+def test_constant_samples_have_no_distance_by_chance() -> None:
+    assert compare("numeric", np.zeros(600), np.zeros(600)).chance == 0.0
+    assert compare("categorical", np.zeros(600, dtype=int), np.zeros(600, dtype=int)).chance == 0.0

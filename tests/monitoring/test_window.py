@@ -13,6 +13,7 @@ from millrace.errors import LakeError, NoDataError
 from millrace.quality import quality
 from millrace.source import Source
 from millrace.usecase import Label, Population, UseCase
+from monitoring.sight import Beside
 from monitoring.window import Champion, Window, watch
 
 Frames = Callable[..., pl.DataFrame]
@@ -155,3 +156,92 @@ def test_labels_without_a_key_are_refused(frames: dict[str, pl.DataFrame]) -> No
 def test_a_window_that_cannot_be_is_refused(end: datetime, as_of: datetime) -> None:
     with pytest.raises(NoDataError, match="There is no window"):
         Window(START, end, as_of)
+
+
+def test_the_window_before_tells_what_is_new(frames: dict[str, pl.DataFrame], window: Frames, logged: Frames) -> None:
+    """The inputs moved between the reference and last week, and have stayed there since."""
+    moved = logged(window(3_000, seed=1, shift=1.0, shifted=2))
+    before = logged(window(3_000, seed=2, shift=1.0, shifted=2), start=START - WEEK)
+    found = watch(RIDES, FIRST, CHAMPION, **(frames | {"predictions": moved}), beside=Beside(previous=before))
+    assert set(found.drift.drifted) == {"n0", "n1"}
+    assert found.previous is not None
+    assert found.previous.drifted == ()
+    assert watch(RIDES, FIRST, CHAMPION, **frames).previous is None
+
+
+def test_inputs_that_moved_without_harm_are_a_low_one(
+    frames: dict[str, pl.DataFrame], window: Frames, logged: Frames
+) -> None:
+    moved = frames | {"predictions": logged(window(3_000, seed=1, shift=1.0, shifted=2))}
+    assert watch(RIDES, FIRST, CHAMPION, **frames).harm.level == "none"
+    assert watch(RIDES, FIRST, CHAMPION, **moved).harm.level == "low"
+
+
+def test_without_labels_what_the_model_rests_on_decides_the_harm(
+    frames: dict[str, pl.DataFrame], window: Frames, logged: Frames
+) -> None:
+    moved = frames | {
+        "predictions": logged(window(3_000, seed=1, shift=1.0, shifted=2)),
+        "labels": frames["labels"].clear(),
+    }
+    for importance, level in (({"n0": 0.3, "n5": 0.1}, "high"), ({"n0": 0.1, "n5": 0.3}, "low")):
+        found = watch(RIDES, FIRST, CHAMPION, **moved, beside=Beside(importance=importance))
+        assert found.harm.level == level
+        assert found.evidence.harm == found.harm
+
+
+def test_before_the_labels_the_metric_is_estimated(frames: dict[str, pl.DataFrame], labels_of: Frames) -> None:
+    known = labels_of(frames["reference"].with_row_index("row_key").with_columns(event_time=pl.lit(START)))
+    reference = frames["reference"].with_columns(known["label"])
+    found = watch(RIDES, FIRST, CHAMPION, **(frames | {"reference": reference, "labels": frames["labels"].clear()}))
+    assert found.live.quality is None
+    assert found.estimate is not None
+    assert found.estimate.log_loss.low < found.estimate.log_loss.value < found.estimate.log_loss.high
+    assert watch(RIDES, FIRST, CHAMPION, **frames).estimate is None  # no labels in that reference
+
+
+def test_figures_are_provisional_until_the_last_label_is_due(frames: dict[str, pl.DataFrame]) -> None:
+    early = watch(RIDES, FIRST, CHAMPION, **frames).maturity
+    late = watch(RIDES, replace(FIRST, as_of=FIRST.end + timedelta(hours=6)), CHAMPION, **frames).maturity
+    assert (early.enough, early.settled, late.settled) == (True, False, True)
+
+
+def test_a_clock_an_hour_off_is_a_problem_of_the_data(frames: dict[str, pl.DataFrame]) -> None:
+    wrong = frames["predictions"].with_columns(
+        pl.lit("online").alias("channel"), pl.col("served_at") + timedelta(hours=1)
+    )
+    found = watch(RIDES, FIRST, CHAMPION, **(frames | {"predictions": wrong}))
+    assert "the clocks disagree" in found.decision.reason
+
+
+def test_constant_and_null_columns_are_handled_and_said(frames: dict[str, pl.DataFrame]) -> None:
+    odd = {
+        "n0": pl.lit(3.0),
+        "n1": pl.lit(None, dtype=pl.Float64),
+        "t0": pl.lit("v1"),
+        "t1": pl.lit(None, dtype=pl.String),
+    }
+    wrong = frames["predictions"].with_columns(**odd)
+    found = watch(RIDES, FIRST, CHAMPION, **(frames | {"predictions": wrong}), beside=Beside(previous=wrong))
+    assert {"n0", "t0"} <= set(found.drift.drifted)
+    assert found.data_quality.stuck == ("n0", "t0")
+    notes = {column.name: column.note for column in found.drift.columns}
+    assert notes["n1"] == notes["t1"] == "no values in the window"
+    assert "n1 is 100% missing" in found.decision.reason
+
+
+def test_without_labels_the_pass_tells_the_estimate_and_that_it_cannot_see_concept_drift(
+    frames: dict[str, pl.DataFrame], labels_of: Frames
+) -> None:
+    known = labels_of(frames["reference"].with_row_index("row_key").with_columns(event_time=pl.lit(START)))
+    with_labels = frames | {"reference": frames["reference"].with_columns(known["label"])}
+    unlabelled = with_labels | {"labels": frames["labels"].clear()}
+    assert "cannot see concept drift" in watch(RIDES, FIRST, CHAMPION, **unlabelled).told()["estimate"]
+    assert watch(RIDES, FIRST, CHAMPION, **with_labels).told()["estimate"] is None  # the outcomes say it better
+
+
+def test_the_summary_is_json(frames: dict[str, pl.DataFrame]) -> None:
+    summary = watch(RIDES, FIRST, CHAMPION, **frames, beside=Beside(costs={1: {"p50_ms": 0.2}}, price=0.05)).summary()
+    stored = json.loads(json.dumps(summary, allow_nan=False))
+    assert stored["service"]["core_seconds_per_1000"] == pytest.approx(0.2)
+    assert stored["maturity"]["sentence"].startswith("Labels are known for 96%")
