@@ -95,7 +95,7 @@ def flights(folder: Path) -> tuple[list[Figure], pl.DataFrame]:
         Figure(f"monitor pass of {rows:,} flights: features, slices, decision, report", took, "s", 10),
         Figure("  … the first of a process, with Evidently's import", first, "s"),
         Figure("  … the report's page", page, "MB", 5),
-    ], period.select(dict.fromkeys(columns))
+    ], period.select(list(dict.fromkeys(columns)))
 
 
 def _inputs(ws: Workspace, version: int) -> tuple[str, ...]:

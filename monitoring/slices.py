@@ -21,7 +21,7 @@ from monitoring.rows import sample
 _WINDOW_SAMPLES = 4
 """The window's sample has to fill every slice, so it is this many times `Monitor.sample`."""
 _SLICE_ROWS = 1_000
-"""Rows of a slice that are compared at most: on either side, so a column costs 3 ms."""
+"""Rows of a slice that are compared at most, on either side: a column costs 3 ms."""
 
 
 @dataclass(frozen=True, slots=True)
