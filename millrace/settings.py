@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableSettingError
 
 from millrace.errors import SettingsError
+from millrace.quiet_hours import parse_quiet_hours
+
+Severity = Literal["info", "warning", "critical"]
+"""How soon somebody should know: when there is time, today, or now."""
 
 _QUIET: Mapping[str, str] = {
     "DO_NOT_TRACK": "1",
@@ -143,6 +148,26 @@ class Settings(BaseSettings):
     measure_seconds: float = Field(
         10.0, gt=0, le=600, description="Seconds that measuring one model's latency may take, before its gate."
     )
+    alerts: dict[Severity, list[str]] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Whom alerts are sent to, as JSON: a severity (`info`, `warning`, `critical`) and the Apprise URLs "
+        "that are told of everything at least as severe.",
+    )
+    alert_quiet: str = Field(
+        "",
+        description="Hours in which only critical alerts are sent, such as `22:00-07:00 Europe/Berlin`; the others "
+        "follow after them.",
+    )
+    alert_repeat_hours: float = Field(
+        24.0, gt=0, description="Hours in which the same cause of a use case is told once."
+    )
+    alert_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=120,
+        description="Seconds that sending alerts may hold up a flow; what is unsent then is retried.",
+    )
     threads: int = Field(1, ge=1, le=256, description="Threads that one model uses for one batch.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="Least severe level that is logged."
@@ -154,6 +179,22 @@ class Settings(BaseSettings):
         50, ge=0, description="Most log lines of a second about requests: the failed, the slow, and at INFO all others."
     )
     log_json: bool = Field(False, description="Write logs as JSON lines instead of text.")
+
+    @field_validator("alerts")
+    @classmethod
+    def _are_urls(cls, given: dict[Severity, list[str]]) -> dict[Severity, list[str]]:
+        """Each begins with a scheme; what is told of another is its place, as a URL may hold a secret."""
+        for severity, urls in given.items():
+            for place, url in enumerate(urls, 1):
+                if not re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://.", url):
+                    raise ValueError(f"number {place} of {severity} is not an Apprise URL, such as json://host/path")
+        return given
+
+    @field_validator("alert_quiet")
+    @classmethod
+    def _is_a_stretch(cls, given: str) -> str:
+        parse_quiet_hours(given)
+        return given
 
     @property
     def database(self) -> str:
@@ -191,7 +232,7 @@ def read_settings(**given: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks what mypy cannot
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise _unusable("_".join(str(part) for part in first["loc"]), first["msg"]) from error
+        raise _unusable(str(first["loc"][0]), first["msg"]) from error
     except UnreadableSettingError as error:
         # Its message alone names the field: error parsing value for field "lake_options" from source …
         raise _unusable(str(error).split('"')[1], "it must be JSON") from error
@@ -206,7 +247,8 @@ def _unusable(field: str, why: str) -> SettingsError:
 
 
 def embedded_in(home: Path) -> Settings:
-    """The embedded platform in this folder, whatever stores the environment names: a replay never touches those."""
+    """The embedded platform in this folder, whatever stores and people to tell the environment names: a replay never
+    touches those."""
     return read_settings(
         home=home,
         database_url="",
@@ -215,6 +257,7 @@ def embedded_in(home: Path) -> Settings:
         bundle_dir=None,
         online_store="sqlite",
         quota_store="memory",
+        alerts={},
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from millrace.budget import Budget
 from millrace.candidates import Candidate, TorchCandidate
+from millrace.cron import parse_cron
 from millrace.errors import UseCaseError
 from millrace.source import Source, check_name, require
 
@@ -101,11 +102,22 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Cron lines (UTC) of the scheduled work."""
+    """Cron lines (UTC) of the scheduled work; an empty one is never."""
 
     ingest: str = "0 * * * *"
     score: str = "30 0 * * *"
     monitor: str = "0 6 * * *"
+
+    def __post_init__(self) -> None:
+        for name in ("ingest", "score", "monitor"):
+            try:
+                if line := getattr(self, name):
+                    parse_cron(line)
+            except ValueError as error:
+                raise UseCaseError(
+                    f"Schedule: {name} cannot be used: {error}.",
+                    todo='Write minute, hour, day, month and weekday in UTC, for example "0 6 * * mon"; "" for never.',
+                ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from millrace.quality import Quality
 from millrace.usecase import Retrain
+from monitoring.harm import Harm
 
 _INSTANTS = ("as_of", "start", "end", "champion_as_of")
 _DEFAULT = Retrain()
@@ -30,14 +31,6 @@ class Effect:
     version: int
     predicted: float | None
     realised: float
-
-
-@dataclass(frozen=True, slots=True)
-class Harm:
-    """What a drift is expected to cost, in a word and in sentences with figures."""
-
-    level: Literal["none", "low", "high"]
-    sentences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,13 +40,13 @@ def on_worker(job: Job, tell: Tell | None = None, *, limit: timedelta | None = N
     import httpx
     from prefect.client.orchestration import get_client
 
-    _check_configured()
+    check_server()
     try:
         with get_client(sync_client=True) as client:
             _check_worker(client)
             run = _wait(client, _start(client, job, read_settings()), tell, limit)
     except httpx.HTTPError as error:
-        raise _no_server(error) from error
+        raise no_server(error) from error
     if run.state is None or not run.state.is_completed():
         raise TrainingError(
             f"The training on the worker ended as {run.state_name}.",
@@ -56,28 +56,30 @@ def on_worker(job: Job, tell: Tell | None = None, *, limit: timedelta | None = N
     return {"flow_run": str(run.id)} | _outcome(job)
 
 
-def _check_configured() -> None:
+def check_server() -> None:
+    """Raises `MillraceError` when no Prefect server is configured, or it does not answer."""
     import httpx
     from prefect.settings import get_current_settings
 
     url = get_current_settings().api.url
     if not url:
         raise MillraceError(
-            "No Prefect server is configured, so there is no worker to train on.",
+            "No Prefect server is configured, so there is no worker to run on.",
             looked="PREFECT_API_URL is not set.",
             todo=f"Start one (prefect server start) and set PREFECT_API_URL=http://127.0.0.1:4200/api. {_START_WORKER}",
         )
     try:
         httpx.get(f"{url}/health", timeout=10).raise_for_status()
     except httpx.HTTPError as error:
-        raise _no_server(error) from error
+        raise no_server(error) from error
 
 
-def _no_server(error: Exception) -> MillraceError:
+def no_server(error: Exception) -> MillraceError:
+    """What to raise when the server went away."""
     return MillraceError(
         "Prefect's server does not answer.",
         looked=f"Asked PREFECT_API_URL: {first_line(error)}.",
-        todo="Start it (prefect server start), or train with --launch subprocess.",
+        todo="Start it (prefect server start), or leave PREFECT_API_URL empty and work without one.",
     )
 
 
@@ -107,10 +109,10 @@ def _start(client: SyncPrefectClient, job: Job, settings: Settings) -> FlowRun:
         enforce_parameter_schema=False,
     )
     parameters = {"use_case": job.use_case, "as_of": job.as_of.isoformat(), "options": job.options.to_dict()}
-    return client.create_flow_run_from_deployment(deployment, parameters=parameters, job_variables=_place(settings))
+    return client.create_flow_run_from_deployment(deployment, parameters=parameters, job_variables=place(settings))
 
 
-def _place(settings: Settings) -> dict[str, Any]:
+def place(settings: Settings) -> dict[str, Any]:
     """Relative folders in the settings mean this folder: a worker on this machine is told it, others need none."""
     relative = not settings.home.is_absolute() or not settings.use_cases.is_absolute()
     return {"working_dir": str(Path.cwd())} if relative else {}

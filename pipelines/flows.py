@@ -17,11 +17,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 
-from pipelines import data, models, scoring, watching
-from pipelines.workspace import open_workspace
+from millrace.errors import BusyError, MillraceError
+from pipelines import data, models, retraining, scoring, watching
+from pipelines.events import RETRAIN, emit
+from pipelines.retraining import Retrained
+from pipelines.telling import tell_trained, tell_watched, told
+from pipelines.workspace import Workspace, open_workspace
 from training.options import TrainOptions
 
 Outcome = dict[str, Any]
+_FOR_A_PERSON = frozenset({"alert", "page"})
+"""Decisions beside which nothing is retrained, on an earlier decision neither."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -42,6 +48,7 @@ materialize = stage(data.materialize)
 train_and_gate = stage(models.train_and_gate)
 score = stage(scoring.score)
 watch = stage(watching.watch)
+retrain = stage(retraining.retrain)
 
 
 @flow(name="ingest", validate_parameters=False)
@@ -53,7 +60,7 @@ def ingest_flow(
     home: Path | None = None,
 ) -> Outcome:
     """New rows into the lake, feature tables, fresh values into the online store."""
-    with open_workspace(use_case, home) as ws:
+    with open_workspace(use_case, home) as ws, told(ws, "ingest"):
         done = ingest(ws, as_of=as_of, since=since, accept=accept)
         fresh = materialize(ws, as_of=as_of)
         return done.as_dict() | fresh.as_dict()
@@ -80,8 +87,10 @@ def train_flow(
     """
     moment = datetime.fromisoformat(as_of) if isinstance(as_of, str) else as_of
     given = TrainOptions.from_dict(options) if options else TrainOptions()
-    with open_workspace(use_case, home) as ws:
-        return train_and_gate(ws, as_of=moment, options=given, progress=progress).as_dict()
+    with open_workspace(use_case, home) as ws, told(ws, "train"):
+        done = train_and_gate(ws, as_of=moment, options=given, progress=progress).as_dict()
+        tell_trained(ws, done)
+        return done
 
 
 @flow(name="score", validate_parameters=False)
@@ -94,19 +103,41 @@ def score_flow(
     home: Path | None = None,
 ) -> Outcome:
     """Score every row of a stretch of time and log the predictions."""
-    with open_workspace(use_case, home) as ws:
+    with open_workspace(use_case, home) as ws, told(ws, "score"):
         return score(ws, start=start, end=until, as_of=as_of, output=output).as_dict()
 
 
 @flow(name="monitor", validate_parameters=False)
-def monitor_flow(use_case: str, as_of: datetime, act: bool = True, home: Path | None = None) -> Outcome:
-    """Watch the last window, decide, and retrain when that is the decision."""
+def monitor_flow(
+    use_case: str, as_of: datetime, act: bool = True, hand_over: bool = False, home: Path | None = None
+) -> Outcome:
+    """Watch the last window, decide, and retrain when that is the decision, or an earlier one that nobody acted on.
+
+    With `hand_over` an event asks the server's automation for the retrain; it is done here when that cannot be sent.
+    """
     with open_workspace(use_case, home) as ws:
-        seen = watch(ws, start=as_of - ws.use_case.monitor.window, end=as_of, as_of=as_of, report=True)
-        if not (act and seen.due):
+        with told(ws, "monitor"):
+            seen = watch(ws, start=as_of - ws.use_case.monitor.window, end=as_of, as_of=as_of, report=True)
+            tell_watched(ws, seen)
+        decision = retraining.outstanding(ws, as_of) if act and seen.decision.action not in _FOR_A_PERSON else None
+        if decision is None:
             return seen.as_dict()
-        done = train_and_gate(ws, as_of=as_of, why=seen.decision.reason)
-        return watching.acted(ws, seen, done).as_dict()
+        fresh = decision.as_of == as_of  # an earlier one was handed over and got lost, so it is not handed over again
+        if fresh and hand_over and emit(ws.use_case.name, RETRAIN, decision=decision.id, reason=decision.reason):
+            return seen.as_dict() | {"handed_over": True}
+        done = _retrain(ws, decision.id)
+        return seen.as_dict() | (
+            {"decision": done.action, "reason": done.reason} if fresh else {"late": done.as_dict()}
+        )
+
+
+@flow(name="retrain", validate_parameters=False)
+def retrain_flow(use_case: str, decision: int | str, home: Path | None = None) -> Outcome:
+    """The retrain that a decision called for, once; an event gives its number as text."""
+    if not str(decision).isdecimal():
+        raise MillraceError(f"{decision!r} is no decision's number.", todo="Give one that was to retrain.")
+    with open_workspace(use_case, home) as ws:
+        return _retrain(ws, int(decision)).as_dict()
 
 
 @flow(name="first champion", validate_parameters=False)
@@ -136,6 +167,18 @@ def week_flow(use_case: str, start: datetime, end: datetime, shadow: int, home: 
             done = train_and_gate(ws, as_of=end, why=seen.decision.reason)
             seen = watching.acted(ws, seen, done)
         return seen.as_dict()
+
+
+def _retrain(ws: Workspace, decision: int) -> Retrained:
+    """It is told of like any training; that somebody trains already is no failure."""
+    try:
+        with told(ws, "train"):
+            done = retrain(ws, decision)
+            if done.training is not None:
+                tell_trained(ws, done.training.as_dict())
+            return done
+    except BusyError as error:
+        return Retrained(decision, f"Another process is training. {error.looked}")
 
 
 def _nobody(_: str) -> None:

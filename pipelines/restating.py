@@ -84,6 +84,7 @@ def _restate(ws: Workspace, rows: Iterable[WindowRow], outcomes: Outcomes) -> No
             posted=outcomes.posted,
             static=shadow_in(ws, window),
         )
-        row.metrics = row.metrics | metrics(result) | first_seen(row, result)
+        watched = row.metrics.get("watched", {}) | {"maturity": result.maturity.as_dict()}
+        row.metrics = row.metrics | metrics(result) | first_seen(row, result) | {"watched": watched}
         row.labelled, row.as_of = result.live.labelled, outcomes.as_of
         ws.db.add_window(row)

@@ -13,7 +13,20 @@ import warnings
 import typer
 
 from millrace import console
-from millrace.cli import commands, decisions, features, keys, lake, push, quarantine, sources, trace, training
+from millrace.cli import (
+    alerts,
+    commands,
+    decisions,
+    deploy,
+    features,
+    keys,
+    lake,
+    push,
+    quarantine,
+    sources,
+    trace,
+    training,
+)
 from millrace.errors import MillraceError
 
 app = typer.Typer(
@@ -34,6 +47,8 @@ app.add_typer(lake.app, name="lake")
 app.add_typer(features.app, name="features")
 app.add_typer(trace.app, name="trace")
 app.add_typer(keys.app, name="keys")
+app.add_typer(deploy.app)
+app.add_typer(alerts.app, name="alerts")
 
 
 @app.callback()

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import IntegrityError
 
+from millrace.db.alerts import AlertRow, Alerts, Noted, PostRow
 from millrace.db.leases import lease
 from millrace.db.models import AuditRow, DecisionRow, KeyRow, ModelRow, RunRow, WindowRow
 from millrace.db.runs import heard_of, lose_dead_runs, start_run
@@ -20,7 +21,19 @@ from millrace.db.session import open_engine, reading, writing
 from millrace.errors import MillraceError
 from millrace.settings import Settings
 
-__all__ = ["AuditRow", "Database", "DecisionRow", "KeyRow", "ModelRow", "RunRow", "WindowRow"]
+__all__ = [
+    "AlertRow",
+    "Alerts",
+    "AuditRow",
+    "Database",
+    "DecisionRow",
+    "KeyRow",
+    "ModelRow",
+    "Noted",
+    "PostRow",
+    "RunRow",
+    "WindowRow",
+]
 
 
 class Database:
@@ -37,6 +50,11 @@ class Database:
     def close(self) -> None:
         """Give its connections back."""
         self._engine.dispose()
+
+    @property
+    def alerts(self) -> Alerts:
+        """What people are told of."""
+        return Alerts(self._engine)
 
     # models
 

@@ -33,6 +33,22 @@ def test_an_impossible_value_names_the_variable(monkeypatch, name, value):
         read_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALERTS", '{"loud": ["json://host"]}'),
+        ("ALERTS", '{"warning": ["hooks.example/s3cret"]}'),
+        ("ALERT_QUIET", "22-7"),
+        ("ALERT_QUIET", "22:00-07:00 Mars"),
+    ],
+)
+def test_impossible_alerts_name_the_variable_and_nothing_of_a_url(monkeypatch, name, value):
+    monkeypatch.setenv(f"MILLRACE_{name}", value)
+    with pytest.raises(SettingsError, match=f"MILLRACE_{name} ") as raised:
+        read_settings()
+    assert "s3cret" not in str(raised.value)
+
+
 def test_a_key_never_shows_in_print(monkeypatch):
     monkeypatch.setenv("MILLRACE_API_KEY", "secret-key")
     assert "secret-key" not in repr(read_settings())

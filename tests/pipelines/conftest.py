@@ -67,7 +67,9 @@ def champion_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with open_workspace("taxi", home) as ws:
             data.ingest(ws, as_of=START)
             data.materialize(ws, as_of=START)
-            models.train_and_gate(ws, as_of=START, why="The first one.")
+            done = models.train_and_gate(ws, as_of=START, why="The first one.")
+            if not done.outcome.promoted:  # on a busy machine too few calls are measured to know a 99th percentile
+                models.promote(ws, 1, as_of=START, override="It is the tests' champion.")
     return home
 
 
