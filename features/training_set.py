@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import Any
 
 import polars as pl
 
 from features.catalog import read_catalog
-from features.on_demand import bind_functions, compute
-from features.plan import FeaturePlan, OnDemandPlan, ReadPlan, read_plan
+from features.on_demand import with_on_demand
+from features.plan import read_plan
 from features.pushed import pushed_table
 from features.store import open_store
 from features.tables import table_name
-from features.views import POLARS_TYPES
-from millrace.errors import FeatureError, NoDataError, first_line
+from millrace.errors import FeatureError, NoDataError
 from millrace.lake import Lake
 from millrace.outcome_log import TABLE as OUTCOMES
 from millrace.outcomes import LABEL_KNOWN_AT, ROW_KEY, attach, posted, standing
@@ -120,7 +117,7 @@ def _joined(use_case: UseCase, settings: Settings, rows: pl.DataFrame) -> tuple[
     _check_columns(use_case, rows, needed)
     entities = rows.select(needed).to_pandas(use_pyarrow_extension_array=True)
     job = store.get_historical_features(entities, store.get_feature_service(plan.service))
-    joined = _on_demand(plan, use_case, job.to_polars().select(pl.exclude(EVENT_TIME)))
+    joined = with_on_demand(plan, use_case, job.to_polars().select(pl.exclude(EVENT_TIME)))
     features = joined.select(plan.features).get_columns()
     return rows.drop(plan.features, strict=False).with_columns(features), plan.features
 
@@ -189,26 +186,3 @@ def _known(use_case: UseCase, lake: Lake, source: str, as_of: datetime) -> pl.La
             todo="Ingest first: millrace ingest NAME --as-of …",
         )
     return lake.scan(table).filter(pl.col(KNOWN_AT) <= as_of)
-
-
-def _on_demand(plan: ReadPlan, use_case: UseCase, frame: pl.DataFrame) -> pl.DataFrame:
-    """`frame` with the on-demand features, computed by the functions that serving calls."""
-    for view, function in bind_functions(plan, use_case):
-        answer = compute(view, function, plan.join_keys, partial(_values, frame), frame.height)
-        frame = frame.with_columns(_series(view, feature, answer[feature.name]) for feature in view.features)
-    return frame
-
-
-def _values(frame: pl.DataFrame, name: str) -> list[Any]:
-    return frame[name].to_list()
-
-
-def _series(view: OnDemandPlan, feature: FeaturePlan, values: list[Any]) -> pl.Series:
-    try:
-        return pl.Series(feature.name, values, POLARS_TYPES.get(feature.dtype))
-    except (TypeError, pl.exceptions.PolarsError) as error:
-        raise FeatureError(
-            f"The on-demand function {view.function} gave values for {feature.name} that are not {feature.dtype}.",
-            looked=first_line(error),
-            todo="Return values of the type that the on-demand view's schema declares, or None.",
-        ) from error

@@ -13,6 +13,7 @@
     ├── NoChampionError          no model serves this use case yet
     ├── GateError                a model that failed its budget was to be promoted
     ├── ApiKeyError              an API key cannot be made, or there is none of this name
+    ├── ScoreJobError            a batch scoring job cannot be understood, started or finished
     ├── BusyError                another process holds what this one needs
     └── RequestError             a prediction request is wrong (carries an HTTP status and the field)
 
@@ -80,6 +81,10 @@ class GateError(MillraceError):
 
 class ApiKeyError(MillraceError):
     exit_code = 2
+
+
+class ScoreJobError(MillraceError):
+    exit_code = 11
 
 
 class BusyError(MillraceError):

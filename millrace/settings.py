@@ -145,6 +145,16 @@ class Settings(BaseSettings):
         ge=0,
         description="Price of one core for one hour, in your currency, for the cost of predictions; 0: untold.",
     )
+    exchange: Path | None = Field(
+        None,
+        description="Folder of the files that batch jobs asked for over HTTP may read and write; empty means "
+        "`exchange` in the home folder.",
+    )
+    job_worker: Literal["here", "elsewhere"] = Field(
+        "here",
+        description="Who runs batch jobs asked for over HTTP: a process that the server starts, or a `millrace jobs "
+        "work` of yours.",
+    )
     measure_seconds: float = Field(
         10.0, gt=0, le=600, description="Seconds that measuring one model's latency may take, before its gate."
     )

@@ -18,11 +18,12 @@ from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 
 from millrace.errors import BusyError, MillraceError
-from pipelines import data, models, retraining, scoring, watching
+from pipelines import data, models, retraining, score_jobs, scoring, watching
 from pipelines.events import RETRAIN, emit
 from pipelines.retraining import Retrained
 from pipelines.telling import tell_trained, tell_watched, told
 from pipelines.workspace import Workspace, open_workspace
+from serving.batch.spec import JobSpec
 from training.options import TrainOptions
 
 Outcome = dict[str, Any]
@@ -47,6 +48,7 @@ ingest = stage(data.ingest)
 materialize = stage(data.materialize)
 train_and_gate = stage(models.train_and_gate)
 score = stage(scoring.score)
+score_job = stage(score_jobs.score_job)
 watch = stage(watching.watch)
 retrain = stage(retraining.retrain)
 
@@ -105,6 +107,24 @@ def score_flow(
     """Score every row of a stretch of time and log the predictions."""
     with open_workspace(use_case, home) as ws, told(ws, "score"):
         return score(ws, start=start, end=until, as_of=as_of, output=output).as_dict()
+
+
+@flow(name="score job", validate_parameters=False)
+def score_job_flow(
+    use_case: str,
+    spec: Mapping[str, Any],
+    at: datetime | str,
+    again: bool = False,
+    home: Path | None = None,
+    progress: Any = None,
+) -> Outcome:
+    """One batch scoring job from its input to its end; a worker gets plain JSON, as `JobSpec.to_dict` writes it.
+
+    `progress` is a `pipelines.progress.Progress`, a type of which Prefect cannot make a schema.
+    """
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+    with open_workspace(use_case, home) as ws:
+        return score_job(ws, JobSpec.from_dict(dict(spec)), at=moment, again=again, progress=progress).as_dict()
 
 
 @flow(name="monitor", validate_parameters=False)

@@ -17,7 +17,6 @@ import polars as pl
 
 from features.training_set import historical_features, population_rows
 from millrace.bundle import Bundle, open_bundle
-from millrace.contract import Contract
 from millrace.engine import open_engine
 from millrace.errors import MillraceError, NoChampionError, NoDataError
 from millrace.keys import public_key
@@ -25,7 +24,8 @@ from millrace.prediction_log import PREDICTED, log_batch, row_keys
 from millrace.registry import champion
 from millrace.source import EVENT_TIME, KNOWN_AT
 from pipelines.workspace import Workspace
-from serving.batch.score import Scores, score_frame
+from serving.batch.output import score_columns
+from serving.batch.score import score_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +97,7 @@ def score_with(ws: Workspace, frame: pl.DataFrame, version: int) -> pl.DataFrame
     """
     bundle = bundle_of(ws, version)
     scores = score_frame(bundle.contract, open_engine(bundle, threads=ws.settings.threads, settings=ws.settings), frame)
-    return frame.with_columns(pl.lit(version, dtype=pl.Int64).alias("version"), *_columns(bundle.contract, scores))
-
-
-def _columns(contract: Contract, scores: Scores) -> list[pl.Series]:
-    """What a frame gains by its scores, (rows,) or (rows, classes)."""
-    if not contract.classes:
-        return [pl.Series("score", scores)]
-    names = pl.Series(contract.classes, dtype=pl.String)
-    return [
-        pl.Series("score", scores.max(axis=1)),
-        names.gather(scores.argmax(axis=1)).alias(PREDICTED),
-        *(pl.Series(f"score_{name}", scores[:, place]) for place, name in enumerate(contract.classes)),
-    ]
+    return frame.with_columns(pl.lit(version, dtype=pl.Int64).alias("version"), *score_columns(bundle.contract, scores))
 
 
 def bundle_of(ws: Workspace, version: int) -> Bundle:

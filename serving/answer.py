@@ -9,6 +9,8 @@ from starlette.types import Receive, Send
 
 from millrace.errors import RequestError
 
+MANY = "score many at once: POST /v1/{use_case}/jobs, or `millrace score`."
+"""What to do instead of a request that is too large."""
 _TYPE = (b"content-type", b"application/json")
 
 
@@ -68,5 +70,5 @@ def _too_large(limit: int) -> RequestError:
         413,
         f"The body is larger than {limit // 1_000_000} MB.",
         field="body",
-        todo="Send fewer rows a request, or score many at once with `millrace score`.",
+        todo=f"Send fewer rows a request, or {MANY}",
     )

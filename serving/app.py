@@ -25,6 +25,7 @@ from serving.audit import Audit
 from serving.description import describe, name_parameters
 from serving.errors import install_handlers
 from serving.guard import Door, Guard, ServerState
+from serving.jobs import jobs_router
 from serving.keys import open_ring, watch_keys
 from serving.labels import labels_router
 from serving.lockout import Lockout
@@ -102,6 +103,7 @@ def create_app(
     app.include_router(reload_router(holders, siblings, settings))
     app.include_router(push_router(pushes, settings))
     app.include_router(labels_router(use_cases, settings, metrics=metrics, clock=clock))
+    app.include_router(jobs_router(use_cases, settings, db, clock=clock))
     app.include_router(protocol_router(holders, settings, metrics, quotas, state))
     app.include_router(web_router(pages, db, holders, clock))
     describe(app, lambda: predict_paths(holders, max_rows=settings.request_rows))

@@ -19,6 +19,7 @@ from millrace.cli import (
     decisions,
     deploy,
     features,
+    jobs,
     keys,
     lake,
     push,
@@ -40,6 +41,8 @@ app = typer.Typer(
 app.add_typer(commands.app)
 app.add_typer(training.app)
 app.add_typer(decisions.app)
+app.add_typer(jobs.top)
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(sources.app)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(push.app)

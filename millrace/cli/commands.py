@@ -1,9 +1,8 @@
-"""The commands of the loop: ingest, serve, score, monitor, and what runs them all."""
+"""The commands of the loop: ingest, serve, monitor, and what runs them all."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -148,27 +147,6 @@ def predict(
 
     with open_workspace(use_case) as workspace:
         console.show(act(workspace, console.read_rows(rows), at=now(at)), json)
-
-
-@app.command()
-def score(
-    use_case: Name,
-    start: Annotated[
-        datetime, typer.Option("--from", parser=instant, metavar="TIME", help="First prediction instant.")
-    ],
-    until: Annotated[datetime, typer.Option("--until", parser=instant, metavar="TIME", help="End of the stretch.")],
-    output: Annotated[Path | None, typer.Option(help="Also write the scores to this Parquet file.")] = None,
-    as_of: AsOf = None,
-    json: Json = False,
-) -> None:
-    """Score every row of a stretch of time.
-
-    Each by the champion that served at its instant; the predictions are logged.
-    """
-    from pipelines.flows import run_flow, score_flow
-
-    done = run_flow(score_flow, use_case=use_case, start=start, until=until, as_of=now(as_of), output=output)
-    console.show(done, json)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from millrace.db.alerts import AlertRow, Alerts, Noted, PostRow
+from millrace.db.jobs import ScoreChunkRow, ScoreJobRow, ScoreJobs
 from millrace.db.leases import lease
 from millrace.db.models import AuditRow, DecisionRow, KeyRow, ModelRow, RunRow, WindowRow
 from millrace.db.runs import heard_of, lose_dead_runs, start_run
@@ -32,6 +33,9 @@ __all__ = [
     "Noted",
     "PostRow",
     "RunRow",
+    "ScoreChunkRow",
+    "ScoreJobRow",
+    "ScoreJobs",
     "WindowRow",
 ]
 
@@ -203,6 +207,11 @@ class Database:
         with reading(self._engine) as session:
             query = select(RunRow).where(RunRow.use_case == use_case).order_by(RunRow.id.desc())
             return session.scalars(query.where(RunRow.kind == kind) if kind else query).all()
+
+    @property
+    def score_jobs(self) -> ScoreJobs:
+        """The ledger of batch scoring jobs."""
+        return ScoreJobs(self._engine)
 
     def lease(self, name: str) -> AbstractContextManager[None]:
         """Hold `name` while the body runs; `BusyError` when another living process does."""

@@ -26,17 +26,24 @@ def score_frame(contract: Contract, engine: Engine, frame: pl.DataFrame) -> Scor
     """The scores of a frame that has the contract's inputs as columns, in its order.
 
     The probability of outcome 1, float64 (rows,), or of each of the contract's classes, (rows, classes). Raises
-    `FeatureError` naming a column that is missing or of the wrong type, before anything is scored.
+    `FeatureError` naming a column that is missing or of the wrong type, before anything is scored, and `BundleError`
+    when the model gives no number for a row.
     """
+    return _finite(engine_scores(contract, engine, frame, CHUNK_ROWS))
+
+
+def engine_scores(contract: Contract, engine: Engine, frame: pl.DataFrame, batch_rows: int) -> Scores:
+    """The same, `batch_rows` rows a call of the engine; NaN or infinite where the model gives no number."""
     contract.encode_frame(frame.head(0))
-    matrices = (contract.encode_frame(part) for part in frame.iter_slices(CHUNK_ROWS))
+    matrices = (contract.encode_frame(part) for part in frame.iter_slices(batch_rows))
     return _scores(engine, matrices, _shape(contract, frame.height))
 
 
 def score_rows(contract: Contract, engine: Engine, rows: Sequence[Sequence[Any]]) -> Scores:
     """The same for plain values, each row in the contract's order; `RequestError` names a wrong one."""
     parts = (rows[start : start + CHUNK_ROWS] for start in range(0, len(rows), CHUNK_ROWS))
-    return _scores(engine, (contract.encode_rows(part) for part in parts), _shape(contract, len(rows)))
+    matrices = (contract.encode_rows(part) for part in parts)
+    return _finite(_scores(engine, matrices, _shape(contract, len(rows))))
 
 
 def _shape(contract: Contract, rows: int) -> tuple[int, ...]:
@@ -50,6 +57,10 @@ def _scores(engine: Engine, matrices: Iterator[NDArray[np.float32]], shape: tupl
         if len(matrix):
             scores[done : done + len(matrix)] = engine.predict(matrix)
             done += len(matrix)
+    return scores
+
+
+def _finite(scores: Scores) -> Scores:
     if not np.isfinite(scores).all():
         wrong = ~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
         raise BundleError(f"The model gives no number for {int(wrong.sum())} of {len(scores)} rows.")

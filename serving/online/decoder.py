@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET
 
 from millrace.errors import RequestError
+from serving.answer import MANY
 from serving.online.bodies import ColumnType, body_type, has_no_more_keys, instant_of, may_have_nul
 from serving.online.request import PredictRequest, ScoresRequest
 from serving.online.tokens import first_twice, objects
@@ -122,7 +123,7 @@ class RequestDecoder:
                 413,
                 f"A request has at most {self._max_rows:,} rows.",
                 field="rows",
-                todo="Split it, or score many at once with `millrace score`.",
+                todo=f"Split it, or {MANY}",
             )
 
     def _parse(self, body: bytes) -> Any:

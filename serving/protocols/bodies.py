@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from millrace.errors import RequestError
+from serving.answer import MANY
 
 Body = TypeVar("Body")
 Scalar = str | int | float | bool | None
@@ -48,8 +49,7 @@ def refuse_duplicates(body: bytes, keys: int) -> None:
 def refuse_more_rows(rows: int, limit: int, field: str) -> None:
     """Raise `RequestError` (413) for more rows than a request may have, before anything is made of them."""
     if rows > limit:
-        what, todo = f"A request has at most {limit:,} rows.", "Split it, or score many at once with `millrace score`."
-        raise RequestError(413, what, field=field, todo=todo)
+        raise RequestError(413, f"A request has at most {limit:,} rows.", field=field, todo=f"Split it, or {MANY}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as searching
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -26,6 +27,12 @@ from .conftest import client_of
 
 EXAMPLES = 30
 """Requests an operation and mode."""
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Jobs that requests happen to start are run by nobody."""
+    return settings.model_copy(update={"job_worker": "elsewhere"})
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def test_no_request_of_the_document_makes_a_server_error(served: httpx.Client, m
 
 
 def _check(client: httpx.Client, operation: Any, mode: GenerationMode) -> None:
-    @settings(
+    @searching(
         max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
