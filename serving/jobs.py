@@ -176,7 +176,7 @@ def exchange(settings: Settings) -> Path:
 
 def _confined(asked: Asked, settings: Settings) -> dict[str, str]:
     """Input and output as the ledger has them, within what a request may reach."""
-    return {name: _within(getattr(asked, name), name, settings) for name in ("input", "output")}  # type: ignore[arg-type]
+    return {name: _within(getattr(asked, name), name, settings) for name in ("input", "output")}
 
 
 def _within(text: str, field: Literal["input", "output"], settings: Settings) -> str:
