@@ -16,7 +16,16 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from millrace.errors import MillraceError
@@ -85,6 +94,8 @@ def show_replay(summary: Mapping[str, Any], path: Path, json: bool) -> None:
     _out.print(_budget_table(summary["champion"]))
     _out.print(_weeks_table(summary["windows"]))
     _show_reasons(summary["windows"])
+    if summary.get("policies"):
+        _out.print(_policies_table(summary["policies"]), _months_table(summary["policies"]))
     online = summary.get("online")
     if online:
         _out.print(
@@ -130,6 +141,7 @@ class ShownProgress:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[note]}"),
             console=_err,
             transient=True,
@@ -204,6 +216,38 @@ def _weeks_table(windows: Sequence[Mapping[str, Any]]) -> Table:
             str(len(window["drifted"])),
             window["decision"].replace("_", " "),
         )
+    return table
+
+
+def _policies_table(policies: Sequence[Mapping[str, Any]]) -> Table:
+    """The loop beside naive policies, on the same rows; `share` is of the weekly gain, `better` counts months."""
+    title = f"Beside naive policies, on the same {policies[0]['rows']:,} rows"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    months = len(policies[0]["months"])
+    for column in ("policy", "runs", "served", "log loss", "gain", "share", "a run", "better"):
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
+    for one in policies:
+        share, each = one["share"], one["gain_per_training"]
+        table.add_row(
+            one["policy"],
+            str(one["trainings"]),
+            str(one["models"]),
+            f"{one['log_loss']:.4f}",
+            f"{one['gain']:.4f}",
+            "-" if share is None else f"{share:.0%}",
+            "-" if each is None else f"{each:.5f}",
+            f"{one['better_months']} of {months}",
+        )
+    return table
+
+
+def _months_table(policies: Sequence[Mapping[str, Any]]) -> Table:
+    """The log loss of each policy in each month."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("month", *(one["policy"] for one in policies)):
+        table.add_column(column, justify="left" if column == "month" else "right", no_wrap=True)
+    for month in policies[0]["months"]:
+        table.add_row(month, *(f"{one['months'][month]:.4f}" for one in policies))
     return table
 
 

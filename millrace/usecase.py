@@ -98,6 +98,8 @@ class Training:
     min_rows: int = 1_000
     slice_margin: float = 0.05
     """Log loss (nats) by which a slice may be worse than under the champion before the challenger is refused."""
+    presume_newer: bool = True
+    """A challenger of the champion's candidate that learned from newer rows passes unless it is shown to be worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class Retrain:
     min_new_labels: int = 1_000
     max_growth: float = 0.15
     """Retrain when the labels that are new are this share of those known at the last training."""
+    max_unseen: float = 0.3
+    """Retrain when in this share of a window's rows some input lies beyond all that the champion learned from."""
     max_surprise: float = 0.05
     """Retrain when a window's log loss is this far from what the champion's own probabilities promised (their mean
     entropy), in nats and in either direction. How hard a window is moves both alike: a bad week is no reason."""

@@ -115,7 +115,7 @@ def _causes(retrain: Retrain, evidence: Evidence) -> list[_Cause]:
 
     Growth and age count from the last training even when its model was refused: on the same rows the next would be too.
     """
-    causes = _outcome_causes(retrain, evidence)
+    causes = [*_outcome_causes(retrain, evidence), *_unseen_causes(retrain, evidence)]
     if evidence.growth >= retrain.max_growth:
         sentence = (
             f"{evidence.new_labels:,} labels are new since the last training, {evidence.growth:.0%} of the "
@@ -144,6 +144,18 @@ def _outcome_causes(retrain: Retrain, evidence: Evidence) -> list[_Cause]:
         sentence = f"{_drift(evidence)}. {apart} (limit {half:g} when the inputs and the score have moved)."
         return [_Cause(sentence, frozenset({"drift", "outcomes"}))]
     return []
+
+
+def _unseen_causes(retrain: Retrain, evidence: Evidence) -> list[_Cause]:
+    """The cause that the model is asked for what it never learned."""
+    if evidence.unseen is None or evidence.unseen < retrain.max_unseen:
+        return []
+    names = f" ({', '.join(evidence.unseen_inputs)})" if evidence.unseen_inputs else ""
+    sentence = (
+        f"In {evidence.unseen:.0%} of the rows an input lies beyond all that the champion learned from{names} "
+        f"(limit {retrain.max_unseen:.0%})."
+    )
+    return [_Cause(sentence, frozenset({"unseen"}))]
 
 
 def _context(retrain: Retrain, evidence: Evidence, *, about: frozenset[str]) -> list[str]:

@@ -60,6 +60,9 @@ class Evidence:
     new_labels: int
     retrained_at: tuple[datetime, ...] = ()
     """When earlier retrains were decided, whatever became of them."""
+    unseen: float | None = None
+    """Share of the rows with an input beyond all that the champion learned from; `unseen_inputs`, the worst first."""
+    unseen_inputs: tuple[str, ...] = ()
     top_label: bool = False
     """Whether there are K classes: `quality` is then of the event that the predicted one happened, `holdout` is not."""
     harm: Harm | None = None

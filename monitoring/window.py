@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from millrace.contract import Contract
 from millrace.errors import NoDataError
 from millrace.quality import Difference, Quality
 from millrace.usecase import UseCase
@@ -30,6 +31,7 @@ from monitoring.service import Service
 from monitoring.sight import Beside, Sight, live_performance, look
 from monitoring.slices import SliceDrift
 from monitoring.top_label import accuracy_gain
+from monitoring.unseen import unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The model that is watched: its version, the instant it was trained as of, its quality on its hold-out."""
+    """The model that is watched: its version, the instant it was trained as of, its quality on its hold-out, and its
+    contract, which says what it learned from."""
 
     version: int
     as_of: datetime
     holdout: Quality | None = None
+    contract: Contract | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,9 @@ def watch(
     )
     seen = look(use_case, reference, within, live, ripe, beside or Beside(), seed=seed)
     evidence = _evidence(window, champion, known_since(keyed, posted), seen, retrained_at)
+    beyond = unseen(champion.contract, within) if champion.contract else None
+    if beyond is not None:
+        evidence = replace(evidence, unseen=beyond.share, unseen_inputs=beyond.inputs)
     evidence = replace(evidence, top_label=bool(use_case.label.classes))
     shadow = None
     if static is not None:

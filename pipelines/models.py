@@ -98,7 +98,7 @@ def train_and_gate(
             ws.settings,
             ws.db,
             trained,
-            _measuring(ws.settings, trained, progress),
+            measuring(ws.settings, trained, progress),
             parity=same,
             as_of=as_of,
             why=why,
@@ -146,7 +146,7 @@ def _parent(ws: Workspace, options: TrainOptions) -> Parent | None:
     return open_parent(ws.settings, ws.use_case, registry.registered(ws.db, ws.use_case.name, options.parent))
 
 
-def _measuring(settings: Settings, trained: Trained, progress: Callable[[str], None] | None) -> Measure:
+def measuring(settings: Settings, trained: Trained, progress: Callable[[str], None] | None) -> Measure:
     """What a bundle costs, in a process of its own, asked with rows of the hold-out."""
     sample = trained.sample()
 

@@ -1,4 +1,5 @@
-"""Replay: the past, week by week, through the flows that production runs; beside it the first champion left alone.
+"""Replay: the past, week by week, through the flows that production runs; beside it the first champion left alone, and
+naive policies of retraining where they are asked for.
 
 Every stage gets the week's end as its `as_of`, so it sees only what was known by then. The replay lives in a folder of
 its own and never touches the platform's state.
@@ -10,7 +11,7 @@ import json
 import shutil
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -24,7 +25,10 @@ from millrace.loader import load_use_case
 from millrace.registry import champion
 from millrace.settings import Settings, read_settings
 from pipelines.orchestrator import Orchestrator, orchestrated
+from pipelines.policies import as_rows
 from pipelines.progress import Progress
+from pipelines.rivals import Rivals, check_comparable
+from pipelines.scoring import bundle_of
 from pipelines.stopwatch import Stopwatch
 from pipelines.watching import restate
 from pipelines.workspace import Workspace, open_workspace
@@ -38,11 +42,13 @@ Online = Callable[[Workspace, datetime], Summary]
 """Serves the first champion for a moment and says how the answers compare: the demo's part of a replay."""
 
 
-def run_replay(use_case: str, *, start: datetime, until: datetime, progress: Progress) -> tuple[Summary, Path]:
+def run_replay(
+    use_case: str, *, start: datetime, until: datetime, progress: Progress, beside: Sequence[str] = ()
+) -> tuple[Summary, Path]:
     """Replay a use case in a clean folder below the home folder; returns the summary and the path of its JSON."""
     settings = read_settings()
     home = settings.home.absolute() / "replay" / load_use_case(use_case, settings).name
-    return replay(use_case, settings, home, start=start, until=until, progress=progress)
+    return replay(use_case, settings, home, start=start, until=until, progress=progress, beside=beside)
 
 
 def replay(
@@ -54,13 +60,16 @@ def replay(
     until: datetime,
     progress: Progress,
     online: Online | None = None,
+    beside: Sequence[str] = (),
 ) -> tuple[Summary, Path]:
     """Ingest up to `start`, train a first champion, then replay the weeks until `until` (UTC instants) in `home`.
 
-    Raises `BusyError` when another one runs in this folder, `GateError` when no first model passes its budget.
+    `beside` names naive policies (`pipelines.policies`) that score the same rows. Raises `BusyError` when another one
+    runs in this folder, `GateError` when no first model passes its budget, `MillraceError` when the policies cannot be
+    compared.
     """
     weeks, watch = _weeks(start, until), Stopwatch()
-    load_use_case(use_case, settings)  # a mistake in it shall be told before anything starts
+    check_comparable(load_use_case(use_case, settings), beside)  # a mistake shall be told before anything starts
     platform = Database.open(settings)
     try:
         with platform.lease(f"replay {home}"), orchestrated() as orchestrator:
@@ -71,10 +80,12 @@ def replay(
             with open_workspace(use_case, home) as ws:
                 first = champion(ws.db, ws.use_case.name)
                 answered = run.online(ws, start, online) if online else None
-                run.weeks(weeks, first.version)
+                rivals = Rivals(ws, tuple(beside), bundle_of(ws, first.version))
+                run.weeks(weeks, first.version, rivals)
                 with watch.stage("restate"):
                     restate(ws, as_of=weeks[-1][1])
-                summary = _summary(ws, first, answered, watch)
+                stand = as_rows(rivals.standings(weeks[-1][1])) if beside else None
+                summary = _summary(ws, first, answered, watch) | {"policies": stand}
     finally:
         platform.close()
     return summary, _write(summary, home / "summary.json")
@@ -120,15 +131,21 @@ class _Replay:
         self.progress.done(f"{answered['requests']} requests, {answered['errors']} errors")
         return answered
 
-    def weeks(self, weeks: list[tuple[datetime, datetime]], shadow: int) -> None:
-        """Each week in one flow run."""
+    def weeks(self, weeks: list[tuple[datetime, datetime]], shadow: int, rivals: Rivals) -> None:
+        """Each week in one flow run; after it the rivals'. After the last week nobody trains: nothing would be scored
+        with it."""
         from pipelines.flows import week_flow
 
         self.progress.start(f"Replay {len(weeks)} weeks", len(weeks))
-        with self.watch.stage("weeks"):
-            for first, last in weeks:
+        for number, (first, last) in enumerate(weeks, start=1):
+            with self.watch.stage("weeks"):
                 seen = week_flow(self.use_case, start=first, end=last, shadow=shadow, home=self.home)
-                self.progress.advance(f"{first:%Y-%m-%d}: {seen['decision']}")
+            if rivals.policies:
+                with self.watch.stage("policies beside"):
+                    rivals.score(first, last)
+                    if number < len(weeks):
+                        rivals.train(number, last)
+            self.progress.advance(f"{first:%Y-%m-%d}: {seen['decision']}")
         self.progress.done()
 
     def _import(self) -> None:

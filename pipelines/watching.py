@@ -124,7 +124,7 @@ def _look(
     result = look(
         ws.use_case,
         window,
-        watched_model(champion),
+        replace(watched_model(champion), contract=bundle.contract),
         reference=reference,
         predictions=predictions,
         labels=outcomes.labels,

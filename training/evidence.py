@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from features.parity import Parity
 from millrace.budget import Budget
 from millrace.bundle import Bundle, open_bundle
+from millrace.contract import Contract
 from millrace.db import ModelRow
 from millrace.engine import open_engine
 from millrace.errors import BundleError, FeatureError
@@ -157,7 +158,14 @@ class Evidence:
             difference=self._differences[model.candidate],
             cost=self._champion_cost.figures,
             unchallenged=self.as_of - self.trained_before if self.trained_before else None,
+            news=self._news(model),
         )
+
+    def _news(self, model: TrainedModel) -> float | None:
+        champion = self.champion.bundle if self.champion else None
+        if champion is None or not self.use_case.training.presume_newer:
+            return None
+        return news(model.bundle.contract, champion.contract)
 
     def _slices(self, model: TrainedModel) -> SliceComparison | None:
         if self.champion is None or self.champion.scores is None or not self.use_case.slices:
@@ -214,3 +222,14 @@ class Evidence:
         """Hours are resampled whole: flights, payments or clicks of one hour share what happened in it."""
         hours = self.trained.holdout.select(pl.col(EVENT_TIME).dt.truncate("1h").dt.epoch("s"))
         return hours.to_series().to_numpy()
+
+
+def news(challenger: Contract, champion: Contract) -> float | None:
+    """Which share of the time that the challenger learned from lies after all that the champion did; None when they are
+    of different candidates, or one's lineage does not say."""
+    ours, theirs = challenger.lineage.get("fit"), champion.lineage.get("fit")
+    if challenger.candidate != champion.candidate or not ours or not theirs:
+        return None
+    began, ended = (datetime.fromisoformat(ours[name]) for name in ("from", "until"))
+    newer = max(ended - max(datetime.fromisoformat(theirs["until"]), began), timedelta(0))
+    return newer / (ended - began) if ended > began else None

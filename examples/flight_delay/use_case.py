@@ -23,5 +23,5 @@ use_case = UseCase(
     candidates=(Candidate("hist_gbm", hist_gbm, boosting), TorchCandidate("embedding_net", embedding_net)),
     budget=Budget(at_least(roc_auc=0.62), at_most(p99_ms=10, memory_mb=100, bundle_mb=20)),
     slices=("carrier", "origin"),
-    retrain=Retrain(cooldown=timedelta(days=7), max_per_month=4),
+    retrain=Retrain(timedelta(days=7), max_per_month=4, max_growth=0.1, max_surprise=0.12, max_age=timedelta(days=42)),
 )

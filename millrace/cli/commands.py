@@ -36,15 +36,21 @@ def replay(
     use_case: Name,
     start: Annotated[datetime, typer.Option("--from", parser=instant, metavar="TIME", help="First week's start.")],
     until: Annotated[datetime, typer.Option("--until", parser=instant, metavar="TIME", help="End of the last week.")],
+    beside: Annotated[
+        str, typer.Option(help="Naive policies to compare with, such as never,monthly,weekly; they train each time.")
+    ] = "none",
     json: Json = False,
 ) -> None:
     """Replay the past, week by week.
 
     Ingest, score, watch, decide and retrain as of each week's end, beside the first model left alone.
     """
+    from pipelines.policies import chosen
+
+    policies = chosen(beside)
     from pipelines.replay import run_replay
 
-    summary, path = run_replay(use_case, start=start, until=until, progress=console.progress(json))
+    summary, path = run_replay(use_case, start=start, until=until, progress=console.progress(json), beside=policies)
     console.show_replay(summary, path, json)
 
 

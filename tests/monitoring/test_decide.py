@@ -75,6 +75,19 @@ def test_many_new_labels_are_a_reason() -> None:
     )
 
 
+def test_rows_beyond_what_the_champion_learned_from_are_a_reason() -> None:
+    decision = decide(LIMITS, replace(CALM, unseen=0.36, unseen_inputs=("dewp", "humid")))
+    assert decision.action == "retrain"
+    assert decision.reasons[0] == (
+        "In 36% of the rows an input lies beyond all that the champion learned from (dewp, humid) (limit 30%)."
+    )
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 0.29])
+def test_few_such_rows_are_none(share: float | None) -> None:
+    assert decide(LIMITS, replace(CALM, unseen=share)).action == "nothing"
+
+
 def test_a_training_long_ago_is_a_reason() -> None:
     decision = decide(LIMITS, replace(CALM, champion_as_of=NOW - 28 * DAY))
     assert decision.action == "retrain"

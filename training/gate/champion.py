@@ -1,8 +1,9 @@
 """When a challenger replaces the champion: the comparison on the same rows, and the rule.
 
-Better beyond chance; or equal and clearly cheaper; or better with less certainty than a champion that is old and was
-not challenged for long; or the champion itself breaks the budget. The reasons, the figures behind each constant and
-what was given up: docs/decisions/0012-gates.md. Knows nothing of where scores and costs come from.
+Better beyond chance; or the champion itself breaks the budget; or equal and clearly cheaper; or better with less
+certainty than a champion that is old and was not challenged for long; or made alike from newer rows, and not shown to
+be worse. The reasons, the figures behind each constant and what was given up: docs/decisions/0003-champion-rule.md,
+0012-gates.md and 0027-policies.md. Knows nothing of where scores and costs come from.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ EQUAL_SHARE = 0.02
 CHANCE_A_WEEK = 0.04
 """The chance of promoting a model that is no better, for each week without a training against an old champion. With
 0.05 the share of weeks with such a promotion would be 4.8 %, too near to the 5 % that are promised."""
+NEWS = 0.05
+"""The share of what a challenger learned from that its champion has not seen, from which on the newer one is presumed
+to be the better one."""
+HARM_SHARE = 0.02
+"""The share of the champion's log loss that a challenger so presumed must not be shown to be worse by: the interval
+begins below it, and the mean lies below twice of it, for hold-outs that show little."""
 _WEEK = timedelta(days=7)
 _RESAMPLES = 2_000
 
@@ -43,7 +50,9 @@ class ChampionOnSameRows:
 
     `difference` is the mean of (challenger's − champion's) row log loss, with its interval; negative is better. `age`
     is how long before the challenger it was trained, `max_age` from when on it counts as old, `unchallenged` how long
-    ago the last training was, whatever came of it; None: not known, and then its age changes nothing. `cost` is what
+    ago the last training was, whatever came of it; None: not known, and then its age changes nothing. `news` is which
+    share of what the challenger learned from is newer than all that the champion did, if both are of one candidate;
+    None: they are not, or it is not known, and then nothing speaks for the newer one. `cost` is what
     serving it costs, by the budget's names, measured beside the challenger's; without it no challenger can be cheaper.
     `incomparable` says why the champion cannot predict these rows, when it cannot; quality and difference are None
     then.
@@ -57,6 +66,7 @@ class ChampionOnSameRows:
     incomparable: str = ""
     cost: Mapping[str, float] = field(default_factory=dict)
     unchallenged: timedelta | None = None
+    news: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +140,7 @@ def check_champion(champion: ChampionOnSameRows, budget: Budget, cost: Mapping[s
         ("over budget", _over_budget(champion, budget)),
         ("cheaper", _cheaper(champion, difference, budget, cost)),
         ("old", _better_than_old(champion, difference)),
+        ("newer", _newer(champion, difference)),
     ):
         if why:
             return Check("champion", passed=True, reason=f"{what}: {why}.", figures=_figures(champion, cost, rule))
@@ -194,6 +205,19 @@ def _better_than_old(champion: ChampionOnSameRows, difference: Difference) -> st
     )
 
 
+def _newer(champion: ChampionOnSameRows, difference: Difference) -> str:
+    """That a successor made alike knows more, if nothing shows that it is worse; else nothing."""
+    if champion.news is None or champion.quality is None or not champion.news >= NEWS:
+        return ""
+    margin = HARM_SHARE * champion.quality.log_loss
+    if not (difference.low < margin and difference.mean < 2 * margin):
+        return ""
+    return (
+        f"{champion.news:.0%} of what it learned from is newer than all that this champion has seen, and it is not "
+        f"shown to be worse by {margin:.4f}"
+    )
+
+
 def chance_allowed(champion: ChampionOnSameRows) -> float:
     """The p-value that suffices against this champion when it is old: `CHANCE_A_WEEK` for each week unchallenged."""
     weeks = (champion.unchallenged or timedelta(0)) / _WEEK
@@ -219,6 +243,7 @@ def _figures(champion: ChampionOnSameRows, cost: Mapping[str, float], rule: str)
         "chance_allowed": chance_allowed(champion),
         "difference": champion.difference,
         "equal_margin": equal_margin(champion),
+        "news": champion.news,
         "log_loss": champion.quality.log_loss if champion.quality is not None else None,
         "cost": {name: [value, champion.cost[name]] for name, value in cost.items() if name in champion.cost},
         "incomparable": champion.incomparable,

@@ -102,6 +102,34 @@ def test_no_age_excuses_a_challenger_that_is_not_better(
     assert not ruled(champion(*interval, age=20 * MONTH, unchallenged=20 * MONTH)).passed
 
 
+def test_a_successor_of_newer_rows_that_is_not_shown_to_be_worse_passes(champion: Champion) -> None:
+    found = ruled(champion(0.004, -0.001, 0.009, news=0.08))
+    assert (found.passed, found.figures["rule"]) == (True, "newer")
+    assert found.reason.endswith(
+        "8% of what it learned from is newer than all that this champion has seen, and it is not shown to be worse by "
+        "0.0090."
+    )
+
+
+@pytest.mark.parametrize("news", [None, 0.0, 0.049, nan])
+def test_a_successor_of_hardly_newer_rows_is_not_presumed_to_be_better(champion: Champion, news: float | None) -> None:
+    assert not ruled(champion(0.001, -0.001, 0.003, news=news)).passed
+
+
+def test_a_successor_that_is_shown_to_be_worse_is_refused_however_new(champion: Champion) -> None:
+    assert not ruled(champion(0.012, 0.0091, 0.015, news=0.5)).passed
+    assert not ruled(champion(0.012, 0.0091, 0.015, news=0.5)).figures["rule"]
+
+
+def test_a_hold_out_that_shows_little_does_not_let_a_much_worse_successor_pass(champion: Champion) -> None:
+    assert not ruled(champion(0.02, -0.02, 0.06, news=0.5)).passed
+
+
+def test_no_rows_to_compare_on_presume_nothing(champion: Champion) -> None:
+    nothing = champion(nan, nan, nan, news=0.5, difference=Difference(nan, nan, nan, 0, 0))
+    assert not ruled(nothing).passed
+
+
 def test_an_equal_challenger_that_is_clearly_cheaper_passes(champion: Champion) -> None:
     found = ruled(champion(0.001, -0.002, 0.004, cost=DEAR))
     assert found.passed
