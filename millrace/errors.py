@@ -15,6 +15,7 @@
     ├── ApiKeyError              an API key cannot be made, or there is none of this name
     ├── ScoreJobError            a batch scoring job cannot be understood, started or finished
     ├── BusyError                another process holds what this one needs
+    ├── ClusterError             Ray is not installed, or its cluster does not answer
     └── RequestError             a prediction request is wrong (carries an HTTP status and the field)
 
 They are raised early and caught at the edges: the command line prints one paragraph and exits with `exit_code`; the
@@ -89,6 +90,10 @@ class ScoreJobError(MillraceError):
 
 class BusyError(MillraceError):
     exit_code = 9
+
+
+class ClusterError(MillraceError):
+    exit_code = 1
 
 
 class RequestError(MillraceError):

@@ -34,6 +34,9 @@ _QUIET: Mapping[str, str] = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
 }
 """What the parts we stand on would otherwise send to their makers, or print over our own output. A value that the
 operator has set stays as it is."""
@@ -279,6 +282,11 @@ def child_environment(settings: Settings) -> dict[str, str]:
         given["api_key"] = settings.api_key.get_secret_value()
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
     return rest | {f"MILLRACE_{name.upper()}": value for name, value in texts.items()}
+
+
+def ray_address() -> str:
+    """The Ray cluster that the operator names by Ray's own variable, HOST:PORT; empty when there is none."""
+    return os.environ.get("RAY_ADDRESS", "").strip()
 
 
 def quiet_vendors() -> None:

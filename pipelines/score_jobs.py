@@ -215,11 +215,9 @@ def _chosen(ws: Workspace, row: ScoreJobRow, plan: JobPlan) -> Choice:
 
 
 def _engine(name: str) -> RunChunks:
-    if name == "ray":
-        raise ScoreJobError("This version has no engine 'ray'.", todo="Write --engine local.")
-    from serving.batch.local import run_chunks
+    from serving.batch import cluster, local
 
-    return run_chunks
+    return cluster.run_chunks if name == "ray" else local.run_chunks
 
 
 def _digest(chunks: Sequence[ScoreChunkRow]) -> str:

@@ -26,6 +26,7 @@ class Where(StrEnum):
     HERE = "here"
     SUBPROCESS = "subprocess"
     PREFECT = "prefect"
+    RAY = "ray"
 
 
 class Device(StrEnum):
@@ -86,7 +87,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed training of these rows was.")] = False,
     parent: Annotated[int | None, typer.Option("--from", metavar="VERSION", help="Fit this version further.")] = None,
     launch: Annotated[
-        Where, typer.Option(help="In this process, one of its own, or on a Prefect worker.")
+        Where,
+        typer.Option(help="In this process, one of its own, on a Prefect worker or on a Ray cluster."),
     ] = Where.HERE,
     limit: Limit = None,
     lines: Annotated[bool, typer.Option("--lines", hidden=True)] = False,
@@ -108,6 +110,8 @@ def train(
     if torchrun:
         _check_together(as_of, trials, launch)
         processes = world
+    if launch is Where.RAY:
+        _check_cluster(device, processes, trials)
     hardware = Hardware(device.value, processes, read_settings().threads)
     options = TrainOptions(seed, trials, timeout, resume, parent, hardware, budget or {})
     job = Job(use_case, now(as_of), options)
@@ -216,6 +220,14 @@ def _check_together(as_of: datetime | None, trials: int, launch: Where) -> None:
         raise typer.BadParameter("torchrun is a launcher already.", param_hint="--launch")
 
 
+def _check_cluster(device: Device, processes: int, trials: int) -> None:
+    """What a training on a cluster cannot do is said before it is sent there."""
+    if device is Device.CUDA:
+        raise typer.BadParameter("on a Ray cluster networks are fitted on CPUs; use torchrun.", param_hint="--device")
+    if trials and processes > 1:
+        raise typer.BadParameter("a search runs in one process; search first.", param_hint="--trials")
+
+
 def _launched(where: Where, job: Job, limit: timedelta | None, tell: Callable[[str], None] | None) -> dict[str, Any]:
     from pipelines.launch import here, in_subprocess
 
@@ -225,6 +237,10 @@ def _launched(where: Where, job: Job, limit: timedelta | None, tell: Callable[[s
         from pipelines.deployment import on_worker
 
         return on_worker(job, tell, limit=limit)
+    if where is Where.RAY:
+        from pipelines.cluster import on_cluster
+
+        return on_cluster(job, tell, limit=limit)
     if limit is not None:
         raise typer.BadParameter("a training here has no limit; add --launch subprocess.", param_hint="--limit")
     return here(job, tell)
