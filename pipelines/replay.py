@@ -24,6 +24,7 @@ from millrace.errors import GateError, MillraceError
 from millrace.loader import load_use_case
 from millrace.registry import champion
 from millrace.settings import Settings, read_settings
+from pipelines.explaining import resume
 from pipelines.orchestrator import Orchestrator, orchestrated
 from pipelines.policies import as_rows
 from pipelines.progress import Progress
@@ -81,7 +82,7 @@ def replay(
                 first = champion(ws.db, ws.use_case.name)
                 answered = run.online(ws, start, online) if online else None
                 rivals = Rivals(ws, tuple(beside), bundle_of(ws, first.version))
-                run.weeks(weeks, first.version, rivals)
+                run.weeks(ws, weeks, first.version, rivals)
                 with watch.stage("restate"):
                     restate(ws, as_of=weeks[-1][1])
                 stand = as_rows(rivals.standings(weeks[-1][1])) if beside else None
@@ -131,15 +132,19 @@ class _Replay:
         self.progress.done(f"{answered['requests']} requests, {answered['errors']} errors")
         return answered
 
-    def weeks(self, weeks: list[tuple[datetime, datetime]], shadow: int, rivals: Rivals) -> None:
+    def weeks(self, ws: Workspace, weeks: list[tuple[datetime, datetime]], shadow: int, rivals: Rivals) -> None:
         """Each week in one flow run; after it the rivals'. After the last week nobody trains: nothing would be scored
-        with it."""
+        with it. A page is answered a week later, as by a person who looked and found nothing to mend."""
         from pipelines.flows import week_flow
 
         self.progress.start(f"Replay {len(weeks)} weeks", len(weeks))
+        called = False
         for number, (first, last) in enumerate(weeks, start=1):
             with self.watch.stage("weeks"):
+                if called:
+                    resume(ws.db, ws.use_case.name, as_of=first, why="The replay goes on: nobody is there to look.")
                 seen = week_flow(self.use_case, start=first, end=last, shadow=shadow, home=self.home)
+                called = seen["decision"] == "page"
             if rivals.policies:
                 with self.watch.stage("policies beside"):
                     rivals.score(first, last)
