@@ -28,7 +28,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from millrace.errors import MillraceError
+from millrace.errors import MillraceError, error_to_dict
 
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
@@ -64,12 +64,7 @@ def show_json(value: Any) -> None:
 def show_error(error: MillraceError, json: bool) -> None:
     """Print what is wrong, where we looked and what to type next, on standard error."""
     if json:
-        print(  # noqa: T201  # the command line's own output
-            jsonlib.dumps(
-                {"error": type(error).__name__, "what": error.what, "looked": error.looked, "todo": error.todo}
-            ),
-            file=sys.stderr,
-        )
+        print(jsonlib.dumps(error_to_dict(error)), file=sys.stderr)  # noqa: T201  # the command line's own output
         return
     _err.print(f"[bold red]Error:[/bold red] {_escape(str(error))}", soft_wrap=True)
 

@@ -22,6 +22,10 @@ They are raised early and caught at the edges: the command line prints one parag
 server answers with its one JSON error shape.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 
 class MillraceError(Exception):
     """Base of the tree.
@@ -107,6 +111,19 @@ class RequestError(MillraceError):
     ) -> None:
         self.status, self.field, self.retry_after = status, field, retry_after
         super().__init__(what, looked=looked, todo=todo)
+
+
+def error_to_dict(error: MillraceError) -> dict[str, str]:
+    """What another process needs to raise it again, JSON-able; the shape of `--json`'s errors."""
+    return {"error": type(error).__name__, "what": error.what, "looked": error.looked, "todo": error.todo}
+
+
+def error_from_dict(told: Mapping[str, str]) -> MillraceError | None:
+    """The inverse of `error_to_dict`; None of what is none of ours (and of a request's, whose status is not told)."""
+    kind = globals().get(told.get("error", ""))
+    if not (isinstance(kind, type) and issubclass(kind, MillraceError)) or kind is RequestError:
+        return None
+    return kind(told["what"], looked=told["looked"], todo=told["todo"])
 
 
 def first_line(error: BaseException) -> str:

@@ -8,7 +8,6 @@ not as a runtime environment, which Ray's dashboard shows. This module does not 
 from __future__ import annotations
 
 import json
-import pickle
 import socket
 import sys
 import threading
@@ -19,7 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 from millrace.cluster import cores_of_machines, joined_cluster
-from millrace.errors import MillraceError, TrainingError, first_line
+from millrace.errors import MillraceError, TrainingError, error_from_dict, error_to_dict, first_line
 from millrace.loader import load_use_case
 from millrace.settings import Settings, child_environment, quiet_vendors, read_settings
 from pipelines.launch import Job, Outcome, Tell, arguments, default_limit, run_limited
@@ -49,7 +48,7 @@ def on_cluster(job: Job, tell: Tell | None = None, *, limit: timedelta | None = 
     with joined_cluster() as ray, _listening(tell) as lines:
         metrics = _fitted(ray, _Order(job, settings, limit, lines))
     if "error" in metrics:
-        raise pickle.loads(metrics["error"])  # noqa: S301  # our own worker's, within the cluster
+        raise error_from_dict(metrics["error"]) or TrainingError(metrics["error"]["what"])
     outcome: Outcome = json.loads(metrics["answer"])
     return outcome | {"as_of": job.as_of}
 
@@ -106,7 +105,7 @@ def _work(config: dict[str, Any]) -> None:
         answer = run_limited(command, environment, limit=order.limit, tell=order.lines.put if leads else None)
         train.report({"answer": answer})
     except MillraceError as error:
-        train.report({"error": pickle.dumps(error)})
+        train.report({"error": error_to_dict(error)})
 
 
 def _free_place() -> tuple[str, int]:

@@ -21,8 +21,7 @@ from datetime import datetime, timedelta
 from types import FrameType
 from typing import Any
 
-from millrace import errors
-from millrace.errors import MillraceError, TrainingError
+from millrace.errors import MillraceError, TrainingError, error_from_dict
 from millrace.loader import load_use_case
 from millrace.settings import child_environment, read_settings
 from millrace.usecase import UseCase
@@ -158,9 +157,9 @@ class _Said:
 
     def error(self, code: int) -> MillraceError:
         """The child's own error; one that says how it ended when it told none."""
-        kind = getattr(errors, self._error.get("error", ""), None)
-        if isinstance(kind, type) and issubclass(kind, MillraceError) and kind is not errors.RequestError:
-            return kind(self._error["what"], looked=self._error["looked"], todo=self._error["todo"])
+        told = error_from_dict(self._error)
+        if told is not None:
+            return told
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         why = " It may have taken more memory than there is." if code == -signal.SIGKILL else ""
         return TrainingError(

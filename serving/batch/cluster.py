@@ -8,16 +8,23 @@ does not know what a chunk holds.
 from __future__ import annotations
 
 import logging
-import pickle
 import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 
 from millrace.cluster import cores_of_machines, joined_cluster
-from millrace.errors import ClusterError, MillraceError, ScoreJobError, first_line
+from millrace.errors import (
+    ClusterError,
+    MillraceError,
+    ScoreJobError,
+    error_from_dict,
+    error_to_dict,
+    first_line,
+)
 from millrace.settings import Settings, quiet_vendors
 from serving.batch.plan import Choice, Chunk, ChunkDone, JobPlan
 
@@ -80,8 +87,8 @@ class _Scorer:
             self._error = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """What came of each chunk of the batch, or the error, as bytes."""
-        done = [pickle.dumps(self._done(self._chunks[index])) for index in batch["chunk"].to_pylist()]
+        """What came of each chunk of the batch, or the error, as JSON."""
+        done = [_packed(self._done(self._chunks[index])) for index in batch["chunk"].to_pylist()]
         return pa.table({"done": pa.array(done, pa.large_binary())})
 
     def _done(self, chunk: Chunk) -> ChunkDone | MillraceError:
@@ -111,9 +118,13 @@ class _Scorer:
                 )
 
 
+def _packed(done: ChunkDone | MillraceError) -> bytes:
+    told = {"error": error_to_dict(done)} if isinstance(done, MillraceError) else {"done": done}
+    return msgspec.json.encode(told)
+
+
 def _answer(packed: bytes) -> ChunkDone:
-    said = pickle.loads(packed)  # noqa: S301  # our own actor's, within the cluster
-    if isinstance(said, MillraceError):
-        raise said
-    done: ChunkDone = said
-    return done
+    told = msgspec.json.decode(packed)
+    if "error" in told:
+        raise error_from_dict(told["error"]) or ScoreJobError(told["error"]["what"])
+    return msgspec.convert(told["done"], ChunkDone)

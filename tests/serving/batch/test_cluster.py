@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +36,7 @@ def test_an_error_of_ours_comes_back_as_it_was_raised(tmp_path: Path) -> None:
     def away(chunk: Chunk) -> ChunkDone:
         raise ScoreJobError("gone", looked="there", todo="try")
 
-    said = pickle.dumps(scorer(tmp_path, away)._done(CHUNK))
+    said = cluster._packed(scorer(tmp_path, away)._done(CHUNK))
     with pytest.raises(ScoreJobError) as raised:
         cluster._answer(said)
     assert (raised.value.what, raised.value.looked, raised.value.todo) == ("gone", "there", "try")
