@@ -28,12 +28,13 @@ _POLL_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What a worker is told; `lines` is the queue to which the first one sends what it says."""
+    """What a worker is told; the first one sends what it says to the queue `lines`, and what came of it to `ends`."""
 
     job: Job
     settings: Settings
     limit: timedelta
     lines: Any
+    ends: Any
 
 
 def on_cluster(job: Job, tell: Tell | None = None, *, limit: timedelta | None = None) -> Outcome:
@@ -45,16 +46,17 @@ def on_cluster(job: Job, tell: Tell | None = None, *, limit: timedelta | None = 
     """
     settings = read_settings()
     limit = limit or default_limit(load_use_case(job.use_case, settings), job.options)
-    with joined_cluster() as ray, _listening(tell) as lines:
-        metrics = _fitted(ray, _Order(job, settings, limit, lines))
-    if "error" in metrics:
-        raise error_from_dict(metrics["error"]) or TrainingError(metrics["error"]["what"])
-    outcome: Outcome = json.loads(metrics["answer"])
+    with joined_cluster() as ray, _listening(tell) as lines, _queue() as ends:
+        _fit(ray, _Order(job, settings, limit, lines, ends))
+        end = ends.get_nowait()  # Ray Train keeps what is reported only beside a checkpoint
+    if "error" in end:
+        raise error_from_dict(end["error"]) or TrainingError(end["error"]["what"])
+    outcome: Outcome = json.loads(end["answer"])
     return outcome | {"as_of": job.as_of}
 
 
-def _fitted(ray: Any, order: _Order) -> dict[str, Any]:
-    """What the first process reports."""
+def _fit(ray: Any, order: _Order) -> None:
+    """Let the processes run to their end."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -67,7 +69,7 @@ def _fitted(ray: Any, order: _Order) -> dict[str, Any]:
         run_config=RunConfig(storage_path=str(order.settings.folder("ray"))),
     )
     try:
-        return dict(trainer.fit().metrics or {})
+        trainer.fit()
     except Exception as error:  # Ray Train's errors of the group, the workers and the cluster have no common parent
         raise TrainingError(
             f"The training on the Ray cluster was ended: {first_line(error)}.",
@@ -88,7 +90,7 @@ def _check_room(ray: Any, processes: int, threads: int) -> None:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """A worker's whole life; it reports what the training's process answered or ended with."""
+    """A worker's whole life; the first one tells what the training's process answered or ended with."""
     from ray import train
     from ray.train.collective import broadcast_from_rank_zero
 
@@ -103,9 +105,11 @@ def _work(config: dict[str, Any]) -> None:
     command = [sys.executable, "-m", "millrace.cli", *arguments(order.job), "--launch", "here", "--lines", "--json"]
     try:
         answer = run_limited(command, environment, limit=order.limit, tell=order.lines.put if leads else None)
-        train.report({"answer": answer})
+        end: dict[str, Any] = {"answer": answer}
     except MillraceError as error:
-        train.report({"error": error_to_dict(error)})
+        end = {"error": error_to_dict(error)}
+    if leads:
+        order.ends.put(end)
 
 
 def _free_place() -> tuple[str, int]:
@@ -135,9 +139,9 @@ def _as_torchrun(place: Any, address: str, port: int) -> dict[str, str]:
 @contextmanager
 def _listening(tell: Tell | None) -> Iterator[Any]:
     """A queue of the cluster whose lines go to `tell` as they come."""
-    from ray.util.queue import Empty, Queue
+    from ray.util.queue import Empty
 
-    lines, over = Queue(actor_options={"num_cpus": 0}), threading.Event()
+    over = threading.Event()
 
     def listen() -> None:
         while not over.is_set():
@@ -148,11 +152,23 @@ def _listening(tell: Tell | None) -> Iterator[Any]:
             if tell is not None:
                 tell(line)
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
+    with _queue() as lines:
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        try:
+            yield lines
+        finally:
+            over.set()
+            listener.join()
+
+
+@contextmanager
+def _queue() -> Iterator[Any]:
+    """A queue of the cluster, for as long as the body runs."""
+    from ray.util.queue import Queue
+
+    queue = Queue(actor_options={"num_cpus": 0})
     try:
-        yield lines
+        yield queue
     finally:
-        over.set()
-        listener.join()
-        lines.shutdown()
+        queue.shutdown()

@@ -11,7 +11,7 @@ import pytest
 
 from millrace.errors import BusyError, SourceError
 from millrace.settings import Settings
-from monitoring.decide import Decision
+from monitoring.decide import Decision, Severity
 from pipelines import telling
 from pipelines.flows import ingest_flow, train_flow
 from pipelines.telling import told
@@ -93,9 +93,8 @@ def test_an_alert_that_cannot_be_noted_does_not_fail_a_flow(
     assert "could not be dealt with: OSError: disk full" in caplog.text
 
 
-def decided(action: Any, *, problems: tuple[str, ...] = (), rows: int = 100, harm: str = "none") -> Decision:
-    evidence = {"data_problems": problems, "rows": rows, "harm": {"level": harm}}
-    return Decision(action, "Because.", ("Because.",), evidence)
+def decided(action: Any, *, problems: tuple[str, ...] = (), rows: int = 100, severity: Severity = "info") -> Decision:
+    return Decision(action, "Because.", ("Because.",), {"data_problems": problems, "rows": rows}, severity)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +103,7 @@ def decided(action: Any, *, problems: tuple[str, ...] = (), rows: int = 100, har
         (decided("alert", problems=("nulls",)), "wrong data", "warning"),
         (decided("alert", rows=0), "wrong data", "warning"),
         (decided("hold_back", problems=("nulls",)), "wrong data", "warning"),
-        (decided("alert"), "alarm", "warning"),
-        (decided("alert", harm="high"), "alarm", "critical"),
+        (decided("alert", severity="warning"), "alarm", "warning"),
         (decided("page"), "retraining does not help", "critical"),
     ],
 )
