@@ -19,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml infra/setup.sh
 demo: $(STAMP) ## the whole loop on real flights: ingest, train, gate, serve, watch, retrain (minutes)
 	@$(RUN)/millrace demo flight_delay --from 2013-04-01 --until 2013-07-01 $(ARGS)
 
-test: $(STAMP) ## every test; one of them: make test ARGS='tests/test_docs.py -k settings'
+test: $(STAMP) ## every test on this machine; one: make test ARGS='tests/test_docs.py -k settings'; a Prefect server and a Ray cluster: ARGS='-m stack'
 	@$(RUN)/python -m pytest $(or $(ARGS),--numprocesses logical --maxprocesses 4 --dist loadfile)
 
 check: $(STAMP) ## ruff, mypy strict and the import contracts

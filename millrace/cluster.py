@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from millrace.errors import ClusterError, first_line
@@ -38,7 +39,8 @@ def joined_cluster() -> Iterator[Any]:
         return
     _connect(ray, _checked(ray_address()))
     try:
-        yield ray
+        with redirect_stdout(sys.stderr):  # Ray prints what befalls its workers: it is not our answer
+            yield ray
     finally:
         ray.shutdown()
 

@@ -1,6 +1,6 @@
 """`python cluster_session.py FOLDER NETWORK_CASES`: what `test_cluster.py` asks about, done on a Ray cluster of two
-nodes, one core each, on loopback; it prints JSON. A process of its own, because a cluster's address and telemetry are
-read when Ray is imported, and its libraries' threads shall not live among other tests'.
+nodes, one core each, on loopback; it writes `found.json`. A process of its own, because a cluster's address and
+telemetry are read when Ray is imported, and its libraries' threads shall not live among other tests'.
 
 Ray's head asks the cloud's metadata service who it is and reports even that reporting is off (2.60): a file of the
 autoscaler's in HOME spares the first, an address that nobody listens on the second.
@@ -201,7 +201,7 @@ def main(folder: Path, cases: Path) -> None:
             began = time.monotonic()
             found[name] = parts[name]()
             print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
-        print(json.dumps(found), flush=True)
+    (folder / "found.json").write_text(json.dumps(found))  # not printed: Ray prints as well
 
 
 if __name__ == "__main__":

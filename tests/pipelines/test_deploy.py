@@ -19,7 +19,7 @@ from pipelines.workspace import Workspace, open_workspace
 
 from .prefect_server import environment, healthy, running, wait_for
 
-pytestmark = pytest.mark.timeout(900)  # each flow run is a process that imports all of the platform
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]  # a flow run is a process that imports all of the platform
 CASES = Path(__file__).parent / "cases"
 AS_OF = datetime(2024, 1, 20, tzinfo=UTC)
 
