@@ -103,7 +103,8 @@ def flight_facts(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """What the request says of a flight, its minutes to `spare` over the last ones, how long its aircraft is `away`."""
     from zoneinfo import ZoneInfo
 
-    local = [at and at.astimezone(ZoneInfo("America/New_York")) for at in rows["departs"]]
+    here = ZoneInfo("America/New_York")
+    local = [at and at.astimezone(here) for at in rows["departs"]]
     spare = zip(rows["block_minutes"], rows["route_elapsed"], strict=True)
     away = zip(local, rows["aircraft_left"], strict=True)
     return {f"{key}_code": rows[key] for key in ("carrier", "origin", "dest")} | {
