@@ -38,7 +38,7 @@ def told(ws: Workspace, work: str) -> Iterator[None]:
         yield
     except BusyError:
         raise
-    except Exception as error:
+    except Exception as error:  # of any kind: it is told, and raised again
         said = str(error) if isinstance(error, MillraceError) else first_line(error)
         tell(ws, Notice(ws.use_case.name, cause, "warning", f"The {work} failed", said))
         emit(ws.use_case.name, "failed", work=work, error=said)

@@ -24,7 +24,7 @@ from millrace.errors import LakeError, RequestError, ScoreJobError
 from millrace.settings import Settings
 from millrace.usecase import UseCase
 from serving.answer import read_json
-from serving.batch.spec import JobSpec, LakeTable, SqlRows, read_place
+from serving.batch.spec import JobSpec, Join, LakeTable, SqlRows, read_place
 from serving.job_worker import JobWorker
 from serving.online.batcher import Overload
 from serving.protocols.bodies import decode, refuse_duplicates
@@ -43,7 +43,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"st
 
     input: _Text
     output: _Text
-    join: Literal["auto", "given", "point-in-time", "latest"] = "auto"
+    join: Join = "auto"
     as_of: _Instant = None
     start: _Instant = None
     until: _Instant = None
@@ -72,7 +72,7 @@ class Jobs:
         from serving.batch.submit import submit
 
         asked = decode(body, _DECODER)
-        refuse_duplicates(body, -1)
+        refuse_duplicates(body, -1)  # of no known number of keys: it is short, so it is read again
         if len(self._db.score_jobs.list(self._use_case.name, state="queued", limit=MAX_WAITING)) >= MAX_WAITING:
             raise Overload("jobs", "Too many jobs are waiting.", status=429, retry_after=60)
         name, given = self._use_case.name, msgspec.structs.asdict(asked)

@@ -62,7 +62,7 @@ def list_files(place: FilePath) -> list[Path]:
 
 def _matching(pattern: str) -> list[Path]:
     """The path itself, or what matches it: a pattern may be absolute, which `Path.glob` refuses."""
-    return [Path(name) for name in glob(pattern, recursive=True)]  # noqa: PTH207
+    return [Path(name) for name in glob(pattern, recursive=True)]  # noqa: PTH207  # as above
 
 
 def gather(

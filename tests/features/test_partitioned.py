@@ -41,7 +41,7 @@ def views(values: Features, ttl: timedelta | None) -> tuple[FeatureRows, ...]:
     keys = [name, number, name | number]
     times = {"event": "event", "created": "known", "ttl": ttl}
     return tuple(
-        FeatureRows(rows, key, {"value": f"value_{place}"}, **times)  # type: ignore[arg-type]
+        FeatureRows(rows, key, {"value": f"value_{place}"}, **times)  # type: ignore[arg-type]  # three kinds of values
         for place, key in enumerate(keys)
     )
 

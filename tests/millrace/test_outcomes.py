@@ -225,4 +225,4 @@ def test_rows_of_which_source_and_clients_say_different_things_are_counted(lake:
 
 def test_who_holds_is_one_of_two() -> None:
     with pytest.raises(UseCaseError, match="holds"):
-        Label(SOURCE, "late", HOUR, holds="loudest")  # type: ignore[arg-type]
+        Label(SOURCE, "late", HOUR, holds="loudest")  # type: ignore[arg-type]  # that is the test

@@ -155,7 +155,7 @@ def the_job(folder: Path) -> dict[str, Any]:
                 str(folder / engine),
                 chunk_rows=-(-rows.height // 12),
                 engine=engine,
-            )  # type: ignore[arg-type]
+            )  # type: ignore[arg-type]  # mypy sees any text
             killer = KillAtFirst() if engine == "ray" else None
             print(f"{engine}: {rows.height} rows", file=sys.stderr, flush=True)
             found[engine] = _one_job(ws, spec, killer) | {"killed": killer.killed if killer else 0}
